@@ -64,6 +64,13 @@ struct AttentionStatistics {
   std::vector<float> selectionMap;     ///< [C, C] share of query tokens of block r selecting block c; of `mapHead`, -1 = mean
 };
 
+/// A look inside one self-attention call, for verification: positions are in permuted order.
+struct AttentionProbe {
+  std::vector<float> gate;         ///< [C, H, S] before selection
+  std::vector<uint8_t> selection;  ///< [C, H, S] 1 = attended, own block included
+  std::vector<float> q, k, v;      ///< [S, H, D] after norm and RoPE
+};
+
 struct StatisticsRequest {
   bool maps = false;   ///< also blockReceived and selectionMap
   int32_t mapHead = -1;

@@ -30,6 +30,7 @@ struct SelfAttention {
   void* out = nullptr;                ///< [tokens, heads*headDim] raster order, same dtype
   int64_t outStride = 0;
   const std::atomic<bool>* cancel = nullptr;  ///< polled per tile; Error{Cancelled} when raised
+  AttentionProbe* probe = nullptr;    ///< verification only: filled with what this very path computed
 };
 
 /// Upper bound of the scratch bytes selfAttention needs for these shapes on `threads` threads.

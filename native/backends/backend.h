@@ -98,8 +98,9 @@ struct SelfAttentionOp {
   const BlockPlan* blocks = nullptr;  ///< null = dense; must stay alive until synchronize
   SelectionRule rule;
   Tensor out;                      ///< [S, heads*headDim]
-  const StatisticsRequest* request = nullptr;
+  StatisticsRequest request;
   AttentionStatistics* statistics = nullptr;  ///< complete after synchronize
+  AttentionProbe* probe = nullptr;            ///< verification only; complete after synchronize
 };
 
 struct CrossAttentionOp {

@@ -264,11 +264,12 @@ void Dit::runLayer(const Layer& layer, int64_t index, Branch& branch, Flow& flow
   self.blocks = attention.blocks;
   self.rule = attention.rule;
   self.out = flow.attended;
-  const StatisticsRequest request = branch.mapLayer == index ? branch.mapRequest : StatisticsRequest{};
+  self.probe = attention.probe;
   if (branch.statistics != nullptr) {
-    self.request = &request;
+    if (branch.mapLayer == index) self.request = branch.mapRequest;
     self.statistics = &(*branch.statistics)[static_cast<size_t>(index)];
   }
+  if (trace) trace(label + ".qkv", flow.qkv);
   backend_.selfAttention(self);
   backend_.linear(flow.attended, *layer.out, flow.branch);
   if (trace) trace(label + ".self_attn", flow.branch);

@@ -29,6 +29,7 @@ struct DitConfig {
 struct LayerAttention {
   const BlockPlan* blocks = nullptr;  ///< null = dense
   SelectionRule rule;
+  AttentionProbe* probe = nullptr;    ///< verification only
 };
 
 /// One guidance branch's conditioning: the text (and image) rows after their MLPs, and each layer's projected keys and

@@ -133,11 +133,12 @@ void CpuBackend::selfAttention(const SelfAttentionOp& op) {
   job.out = op.out.address;
   job.outStride = dim;
   job.cancel = cancel_;
+  job.probe = op.probe;
   const size_t bytes = selfAttentionScratchBytes(job, threads_);
   const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(bytes)});
   AttentionStatistics own;
   AttentionStatistics& statistics = op.statistics ? *op.statistics : own;
-  cpu::selfAttention(job, {scratch.address, bytes}, op.request, &statistics);
+  cpu::selfAttention(job, {scratch.address, bytes}, op.statistics ? &op.request : nullptr, &statistics);
   const double total = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   seconds_.routing += statistics.routingSeconds;
   seconds_.attention += std::max(0.0, total - statistics.routingSeconds);

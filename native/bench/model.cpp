@@ -1,0 +1,143 @@
+#include "native/bench/model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "native/backends/backend.h"
+#include "native/base/error.h"
+#include "native/engine/dit.h"
+#include "native/engine/noise.h"
+#include "native/engine/policy.h"
+#include "native/engine/session.h"
+#include "native/tools/random_model/random_model.h"
+
+namespace vmoba {
+namespace {
+
+Grid gridFor(const Json& options) {
+  if (const Json* grid = options.find("grid"); grid != nullptr) {
+    const auto& extents = grid->asArray("grid");
+    if (extents.size() != 3) throw Error(ErrorCode::BadRequest, "grid must be [frames, rows, columns]", "grid");
+    const auto side = [&](size_t i) {
+      const int64_t value = extents[i].asInteger("grid");
+      if (value < 1 || value > 4096) throw Error(ErrorCode::BadRequest, "grid sides must be 1 to 4096", "grid");
+      return static_cast<int32_t>(value);
+    };
+    return {side(0), side(1), side(2)};
+  }
+  switch (options.integerOr("tokens", 2550)) {
+    case 2550: return {5, 17, 30};   // 480×272, 17 frames
+    case 7800: return {5, 30, 52};   // 832×480, 17 frames
+    case 32760: return {21, 30, 52}; // 832×480, 81 frames
+    case 75600: return {21, 45, 80}; // 1280×720, 81 frames
+    default: throw Error(ErrorCode::BadRequest, "tokens must be 2550, 7800, 32760 or 75600, or give a grid", "tokens");
+  }
+}
+
+Json namedPolicy(const Json& entry) {
+  if (entry.isObject()) return entry;
+  const std::string& name = entry.asString("policies");
+  Json policy;
+  policy.set("name", name);
+  if (name == "dense") return policy.set("mode", "dense");
+  if (name == "vmoba-training-free") return policy.set("mode", "topk").set("scope", "query_head").set("kShare", 0.25);
+  if (name == "vmoba-trained") return policy.set("mode", "threshold").set("scope", "head_global").set("tau", 0.25);
+  throw Error(ErrorCode::BadRequest, "policies are dense, vmoba-training-free, vmoba-trained or a policy object, not '" + name + "'", "policies");
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+Json benchModel(const Json& options, const std::function<void(const Json&)>& progress) {
+  namespace fs = std::filesystem;
+  const Grid grid = gridFor(options);
+  std::string folder = options.stringOr("model", "");
+  fs::path scratch;
+  if (folder.empty()) {
+    scratch = fs::path(options.stringOr("scratch", fs::temp_directory_path().string())) / "vmoba-bench-model";
+    folder = scratch.string();
+    Json made;
+    made.set("preset", options.stringOr("preset", "1.3b")).set("seed", 1).set("ditOnly", true);
+    if (const int64_t layers = options.integerOr("layers", 0); layers > 0) made.set("layers", layers);
+    Json line;
+    progress(line.set("phase", "making random weights").set("folder", folder));
+    writeRandomModel(folder, made);
+  }
+  const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open((fs::path(folder) / "dit.safetensors").string()));
+  RenderRequest wanted;
+  wanted.device = options.stringOr("device", "cpu");
+  wanted.precision = options.stringOr("precision", "auto");
+  const Precision precision = choosePrecision(wanted);
+  const auto backend = makeBackend(wanted.device, {precision, static_cast<int>(options.integerOr("threads", 0)), 0});
+  Dit dit(*backend, checkpoint, options.boolOr("stream", false));
+  const DitConfig& config = dit.config();
+
+  const Shape latentShape{config.inChannels, int64_t{grid.t} * config.patch[0], int64_t{grid.h} * config.patch[1], int64_t{grid.w} * config.patch[2]};
+  const Tensor latent = backend->allocate(DType::F32, latentShape);
+  backend->upload(latent, gaussianNoise(1, 0, latentShape.elements()).data());
+  const std::vector<float> text = gaussianNoise(2, 0, std::min<int64_t>(config.textLength, 40) * config.textDim);
+  Conditioning conditioning = dit.condition(text);
+  const RopeTable rope = dit.ropeTable(grid);
+
+  std::vector<Json> policies;
+  if (const Json* list = options.find("policies"); list != nullptr) {
+    if (list->isString()) policies.push_back(namedPolicy(*list));
+    else
+      for (const Json& entry : list->asArray("policies")) policies.push_back(namedPolicy(entry));
+  } else {
+    for (const char* name : {"dense", "vmoba-trained", "vmoba-training-free"}) policies.push_back(namedPolicy(Json(name)));
+  }
+  const int64_t repeats = std::clamp<int64_t>(options.integerOr("repeats", 3), 1, 100);
+
+  Json rows(Json::Array{});
+  double denseSeconds = 0;
+  for (const Json& policyJson : policies) {
+    const AttentionPolicy policy = AttentionPolicy::parse(policyJson);
+    const AttentionPlan plan(policy, grid, config.layers, 1);
+    std::vector<LayerAttention> attention;
+    for (int64_t layer = 0; layer < config.layers; ++layer) attention.push_back(plan.decide(layer, 0).attention);
+    std::vector<double> total, linears, attending, routing, other;
+    double flops = 0, density = 0;
+    // The first pass fills pools and caches and is not counted.
+    for (int64_t repeat = 0; repeat <= repeats; ++repeat) {
+      std::vector<AttentionStatistics> statistics;
+      Dit::Branch branch{latent, &conditioning, backend->allocate(DType::F32, {config.outChannels, latentShape[1], latentShape[2], latentShape[3]}), &statistics};
+      backend->takeSeconds();
+      const auto started = std::chrono::steady_clock::now();
+      dit.forward(std::span(&branch, 1), 500, rope, attention);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      const KindSeconds kinds = backend->takeSeconds();
+      if (repeat == 0) continue;
+      total.push_back(seconds);
+      linears.push_back(kinds.linears);
+      attending.push_back(kinds.attention);
+      routing.push_back(kinds.routing);
+      other.push_back(seconds - kinds.linears - kinds.attention - kinds.routing);
+      flops = kinds.linearFlops;
+      density = 0;
+      for (const AttentionStatistics& s : statistics) density += s.density / static_cast<double>(config.layers);
+    }
+    const double seconds = median(total);
+    if (policy.dense) denseSeconds = seconds;
+    Json row;
+    row.set("policy", policy.name).set("seconds", seconds).set("linears", median(linears)).set("attention", median(attending)).set("routing", median(routing));
+    row.set("other", median(other)).set("linearGflops", flops / median(linears) * 1e-9).set("density", density);
+    if (denseSeconds > 0) row.set("speedup", denseSeconds / seconds);
+    row.set("poolPeakBytes", backend->peakBytes()).set("peakResidentBytes", peakResidentBytes());
+    progress(row);
+    rows.push(row);
+  }
+  if (!scratch.empty()) fs::remove_all(scratch);
+  Json result;
+  result.set("tokens", grid.tokens()).set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("layers", config.layers).set("dim", config.dim);
+  result.set("heads", config.heads).set("precision", precision == Precision::BF16 ? "bf16" : "f32").set("device", backend->name());
+  result.set("instructionSet", backend->instructionSet()).set("threads", backend->threads()).set("weightBytes", dit.residentBytes()).set("repeats", repeats);
+  return result.set("rows", rows);
+}
+
+}  // namespace vmoba

@@ -1,0 +1,13 @@
+// `bench model`: seconds per forward pass of a transformer of a given shape with random weights, split by kind of work.
+#pragma once
+#include <functional>
+
+#include "native/base/json.h"
+
+namespace vmoba {
+
+/// Options (all optional): model (folder; default: random weights of `preset` made under `scratch`), preset ("1.3b"), grid [t,h,w] or
+/// tokens (2550, 7800, 32760, 75600), layers (0 = all), policies (list of policy JSON or names), device, precision, threads, repeats.
+Json benchModel(const Json& options, const std::function<void(const Json&)>& progress);
+
+}  // namespace vmoba
