@@ -10,7 +10,8 @@
 #include "native/engine/noise.h"
 #include "native/engine/policy.h"
 #include "native/engine/session.h"
-#include "native/tools/random_model/random_model.h"
+#include "native/tools/random_model/random_model_options.h"
+#include "native/tools/random_model/random_tensors.h"
 
 namespace vmoba {
 namespace {
@@ -62,11 +63,13 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
     scratch = fs::path(options.stringOr("scratch", fs::temp_directory_path().string())) / "vmoba-bench-model";
     folder = scratch.string();
     Json made;
-    made.set("preset", options.stringOr("preset", "1.3b")).set("seed", 1).set("ditOnly", true);
+    made.set("preset", options.stringOr("preset", "1.3b")).set("tokenizer", "");  // only the transformer is written
     if (const int64_t layers = options.integerOr("layers", 0); layers > 0) made.set("layers", layers);
+    const DitShape shape = RandomModelOptions::read(made).dit;
     Json line;
     progress(line.set("phase", "making random weights").set("folder", folder));
-    writeRandomModel(folder, made);
+    fs::create_directories(scratch);
+    writeRandomTensors((scratch / "dit.safetensors").string(), planTensors(shape), describe(shape), 1);
   }
   const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open((fs::path(folder) / "dit.safetensors").string()));
   RenderRequest wanted;
