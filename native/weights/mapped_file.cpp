@@ -63,7 +63,7 @@ void MappedFile::release(const std::byte*, size_t) noexcept {}
 #else
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a named pipe must not block
   if (file < 0) fail(path, errno == ENOENT ? "no such file" : std::string("cannot be opened: ") + std::strerror(errno));
   struct stat info {};
   if (::fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {

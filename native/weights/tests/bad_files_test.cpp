@@ -1,5 +1,6 @@
 // Every way a weight file can be wrong ends in one line "<file>: <tensor>: <reason>".
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <cstring>
@@ -133,6 +134,11 @@ TEST_F(BadFile, Folders) {
   EXPECT_NO_THROW(Checkpoint::open(folder.path()));
   writeText(folder.file("b.safetensors"), empty);
   EXPECT_EQ(refusal(folder.path()), ": folder: holds 2 .safetensors files and no index; name the one to open");
+}
+
+TEST_F(BadFile, NamedPipesDoNotBlock) {
+  ASSERT_EQ(::mkfifo(folder.file("pipe.safetensors").c_str(), 0600), 0);
+  EXPECT_THROW((void)Checkpoint::open(folder.file("pipe.safetensors")), Error);
 }
 
 TEST_F(BadFile, MissingFilesAreAnIoError) {

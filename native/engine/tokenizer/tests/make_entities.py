@@ -25,7 +25,7 @@ const HtmlEntity htmlEntities[] = {""")
 row = ""
 for name in names:
     entry = f'{{"{name}", {literal(html5.get(name + ";") or html5[name])}, {"true" if name in html5 else "false"}}}, '
-    if len(row) + len(entry) > 190:
+    if len(row) + len(entry) > 240:
         print("    " + row.rstrip())
         row = ""
     row += entry
