@@ -188,12 +188,12 @@ export class SupervisedProcess {
   }
 }
 
-/** The last few lines of a log, on one line. */
+/** The last few lines of a log that say something, on one line: a stack trace is for developers. */
 function lastLines(text: string): string {
   return text
     .split('\n')
     .map((line) => line.trim())
-    .filter((line) => line !== '')
+    .filter((line) => line !== '' && !/^(at |Node\.js v|node:internal)/.test(line))
     .slice(-4)
     .join(' | ');
 }

@@ -1,0 +1,72 @@
+/**
+ * The encoder process as the studio sees it: clips are written and read in a supervised process of their own, which starts
+ * with the first use and ends with `stop`.
+ */
+import { forkEntry } from '../../engine/process/forkEntry.ts';
+import { type LaunchProcess, launchWithNode } from '../../engine/process/launch.ts';
+import { SupervisedProcess } from '../../engine/process/supervisedProcess.ts';
+import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
+
+/** What the encoder process answers; clips are known by number. */
+export interface EncodeMethods {
+  open(options: EncodeOptions): number;
+  write(clip: number, rgb: Uint8Array): void;
+  finish(clip: number): EncodedClip;
+  abort(clip: number): void;
+  readComment(path: string): string | null;
+}
+
+export interface EncodeClientOptions {
+  launch?: LaunchProcess;
+  /** Longest silence of a call: one run of frames, or completing the file. */
+  silenceLimitMs?: number;
+}
+
+const defaultSilenceLimitMs = 5 * 60_000;
+
+export class EncodeClient {
+  readonly #options: EncodeClientOptions;
+  #process: SupervisedProcess | undefined;
+
+  constructor(options: EncodeClientOptions = {}) {
+    this.#options = options;
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  /** Starts a clip. Errors of its methods beside the encoder's own: encoder-crashed, encoder-hung, encoder-stopped. */
+  async open(options: EncodeOptions): Promise<Encoder> {
+    const process = this.#running();
+    const clip = await process.call<number>('open', [options]);
+    return {
+      write: (rgb) => process.call('write', [clip, rgb]),
+      finish: () => process.call('finish', [clip]),
+      abort: () => process.call('abort', [clip]),
+    };
+  }
+
+  /** The comment text a clip carries, or null; see readComment.ts. */
+  readComment(path: string): Promise<string | null> {
+    return this.#running().call('readComment', [path] satisfies Parameters<EncodeMethods['readComment']>);
+  }
+
+  /** Ends the process; unfinished clips leave nothing in place. */
+  async stop(): Promise<void> {
+    await this.#process?.stop();
+    this.#process = undefined;
+  }
+
+  #running(): SupervisedProcess {
+    if (!this.#process?.alive) {
+      this.#process = new SupervisedProcess({
+        name: 'encoder',
+        launch: this.#options.launch ?? launchWithNode,
+        entry: forkEntry(import.meta.url, './encodeProcess.ts'),
+        silenceLimitMs: this.#options.silenceLimitMs ?? defaultSilenceLimitMs,
+      });
+    }
+    return this.#process;
+  }
+}

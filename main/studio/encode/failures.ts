@@ -1,0 +1,23 @@
+/** Failures of writing files, as errors that a person can act on. */
+import { constants } from 'node:os';
+import { FFmpegError } from 'node-av/lib';
+import { StudioError } from '../../../contract/errors.ts';
+
+/** Throws when an FFmpeg call failed. */
+export function check(code: number, doing: string): void {
+  if (code >= 0) return;
+  if (code === -constants.errno.ENOSPC) throw diskFull(doing);
+  throw new StudioError('io', `${doing}: ${FFmpegError.strerror(code)}`);
+}
+
+/** Turns a file system error into a StudioError; anything else stays what it is. */
+export function fileFailure(error: unknown, doing: string): unknown {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  if (error instanceof StudioError || typeof code !== 'string') return error;
+  if (code === 'ENOSPC' || code === 'EDQUOT') return diskFull(doing, error);
+  return new StudioError('io', `${doing}: ${(error as Error).message}`, { cause: error });
+}
+
+function diskFull(doing: string, cause?: unknown): StudioError {
+  return new StudioError('disk-full', `${doing}: the disk is full; free some space and try again`, { cause });
+}
