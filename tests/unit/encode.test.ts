@@ -39,37 +39,25 @@ const bt709 = { color_range: 'tv', color_space: 'bt709', color_transfer: 'bt709'
 
 describe('video files', () => {
   test.each([
-    { format: 'mp4', codec: 'h264', pixels: 'yuv420p', tags: bt709, decibels: 34 },
-    { format: 'webm-vp9', codec: 'vp9', pixels: 'yuv420p', tags: bt709, decibels: 34 },
-    { format: 'webm-av1', codec: 'av1', pixels: 'yuv420p', tags: bt709, decibels: 34 },
-    {
-      format: 'mov-prores',
-      codec: 'prores',
-      pixels: 'yuv422p10le',
-      tags: { ...bt709, color_range: undefined },
-      decibels: 38,
-    },
-  ] as const)(
-    '$format plays everywhere with its colours named and kept',
-    async ({ format, codec, pixels, tags, decibels }) => {
-      const clip = await encode(format, 'clip');
-      expect(clip).toMatchObject({ width, height, frames, fps: 16, bytes: readFileSync(clip.path).length });
-      const stream = probe(clip.path);
-      expect(stream).toMatchObject({
-        codec_name: codec,
-        width,
-        height,
-        pix_fmt: pixels,
-        r_frame_rate: '16/1',
-        nb_read_frames: String(frames),
-      });
-      expect({ ...bt709, ...tags }).toMatchObject(
-        Object.fromEntries(Object.keys(bt709).map((key) => [key, stream[key as keyof typeof bt709]])),
-      );
-      // A wrong matrix or range costs more than 10 dB on these saturated gradients.
-      expect(psnr(decode(clip.path), source)).toBeGreaterThan(decibels);
-    },
-  );
+    { format: 'mp4', codec: 'h264', pixels: 'yuv420p', decibels: 34 },
+    { format: 'webm-vp9', codec: 'vp9', pixels: 'yuv420p', decibels: 34 },
+    { format: 'webm-av1', codec: 'av1', pixels: 'yuv420p', decibels: 34 },
+    { format: 'mov-prores', codec: 'prores', pixels: 'yuv422p10le', decibels: 38 },
+  ] as const)('$format plays everywhere, its colours named and kept', async ({ format, codec, pixels, decibels }) => {
+    const clip = await encode(format, 'clip');
+    expect(clip).toMatchObject({ width, height, frames, fps: 16, bytes: readFileSync(clip.path).length });
+    expect(probe(clip.path)).toMatchObject({
+      codec_name: codec,
+      width,
+      height,
+      pix_fmt: pixels,
+      r_frame_rate: '16/1',
+      nb_read_frames: String(frames),
+      ...bt709,
+    });
+    // A wrong matrix or range costs more than 10 dB on these saturated gradients.
+    expect(psnr(decode(clip.path), source)).toBeGreaterThan(decibels);
+  });
 
   test('an odd size is padded where the format wants even ones', async () => {
     const rgb = testFrames(33, 31, 5);
