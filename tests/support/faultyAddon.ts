@@ -78,7 +78,7 @@ const binding: NativeBinding = {
     return JSON.stringify({ compared: 1, files: 1, failed: 0, seconds: 0 });
   },
   bench: async () => '{}',
-  plan: async () => '{}',
+  plan: async () => JSON.stringify({ warnings: [] }),
   openSession: async (request, onProgress) => openSession(JSON.parse(request) as SessionRequest, onProgress),
 };
 

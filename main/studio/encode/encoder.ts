@@ -27,11 +27,11 @@ export interface EncodedClip {
   bytes: number;
 }
 
-export interface Encoder {
+export interface Encoder<Clip = EncodedClip> {
   /** Appends whole frames: RGB24, frame-major, rows top to bottom, no padding. Errors: disk-full, io. */
   write(rgb: Uint8Array): Promise<void>;
   /** Completes the file and moves it into place. */
-  finish(): Promise<EncodedClip>;
+  finish(): Promise<Clip>;
   /** Gives up and removes what was written. */
   abort(): Promise<void>;
 }
