@@ -20,7 +20,10 @@ if (major >= 24) {
     console.error('vmoba-studio needs its packages first: run npm ci (or npm run demo) in its folder.');
     process.exit(1);
   }
-  const child = spawn(pinned, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' });
+  const child = spawn(pinned, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+    env: { ...process.env, VMOBA_LAUNCHER_PID: String(process.pid) },
+  });
   // The terminal sends Ctrl-C to the whole group; the child decides what it means and this process reports its answer.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
     process.on(signal, () => signal !== 'SIGINT' && child.kill(signal));
