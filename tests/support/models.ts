@@ -1,6 +1,8 @@
 /** A model folder without weights, for engines that need none. */
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { projectRoot } from './cli.ts';
 
 export function writeModelFolder(folder: string, changes: Record<string, unknown> = {}): string {
   mkdirSync(folder, { recursive: true });
@@ -20,5 +22,13 @@ export function writeModelFolder(folder: string, changes: Record<string, unknown
     ...changes,
   };
   writeFileSync(join(folder, 'model.json'), JSON.stringify(model));
+  return folder;
+}
+
+/** A complete model with random weights, made by the native tool: what it renders is noise, everything else is real. */
+export function makeRandomModel(folder: string, preset: 'tiny' | 'nano'): string {
+  const tool = join(projectRoot, 'build/release/native/tools/vmoba-native');
+  const tokenizer = join(projectRoot, 'tests/fixtures/tokenizer/spiece.model');
+  execFileSync(tool, ['random-model', folder, '--preset', preset, '--tokenizer', tokenizer]);
   return folder;
 }
