@@ -13,11 +13,8 @@ export function inspectCommand(): Command {
       const found = await withEngine((engine) => engine.inspect(resolve(file)));
       if (options.json) return console.log(JSON.stringify(found, null, 2));
       console.log(`${found.kind}, ${found.naming} names, ${found.tensors} tensors, ${formatBytes(found.bytes)}`);
-      console.log(
-        `types: ${Object.entries(found.dtypes)
-          .map(([type, count]) => `${type} ×${count}`)
-          .join(', ')}`,
-      );
+      const types = Object.entries(found.dtypes).map(([type, count]) => `${type} ×${count}`);
+      if (types.length > 0) console.log(`types: ${types.join(', ')}`);
       for (const [name, value] of Object.entries(found.config)) console.log(`  ${name.padEnd(20)} ${value}`);
       for (const warning of found.warnings) console.log(`warning: ${warning}`);
     });

@@ -91,7 +91,7 @@ export function textPrinter(steps: number): ProgressPrinter {
 }
 
 function samplingTail(done: number, steps: number, stepSeconds: number[]): string {
-  const count = `step ${Math.min(done + 1, steps)}/${steps}`;
+  const count = `${Math.floor(done)}/${steps} steps`;
   if (stepSeconds.length === 0) return count;
   // The median of recent steps: dense and sparse ones differ.
   const recent = stepSeconds.slice(-5).sort((a, b) => a - b);

@@ -1,6 +1,5 @@
 /** `vmoba-studio render`: a prompt, an interrupted render, or a list of prompts, to files. */
 import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { StudioError } from '../../contract/errors.ts';
@@ -112,7 +111,7 @@ async function renderJob(folder: string, job: Job, flags: Flags): Promise<void> 
     printer.done(outcome.take);
     await removeJob(folder);
   } catch (error) {
-    await tellHowToResume(error, folder, checkpoint.path, flags.json ?? false);
+    await tellHowToResume(folder, checkpoint.path, flags.json ?? false);
     throw error;
   } finally {
     await Promise.all([engine.stop(), encoder.stop()]);
@@ -121,16 +120,13 @@ async function renderJob(folder: string, job: Job, flags: Flags): Promise<void> 
 
 const sizeOf = ({ width, height, fps }: Job['request']) => ({ width, height, fps });
 
-/** After a failure: what is kept, or nothing where nothing was done. */
-async function tellHowToResume(error: unknown, folder: string, checkpoint: string, json: boolean): Promise<void> {
-  const refused = error instanceof StudioError && ['bad-request', 'bad-model-file'].includes(error.code);
-  if (!existsSync(checkpoint)) {
-    if (refused) await rm(folder, { recursive: true, force: true });
-    return;
-  }
+/** After a failure: the way on where something is kept, and nothing left where nothing is. */
+async function tellHowToResume(folder: string, checkpoint: string, json: boolean): Promise<void> {
+  if (!existsSync(checkpoint)) return removeJob(folder);
   if (json) console.log(JSON.stringify({ event: 'resumable', job: folder }));
-  else
+  else {
     process.stderr.write(
       `\nThe checkpoint is kept. Continue with:\n  vmoba-studio render --resume ${JSON.stringify(folder)}\n`,
     );
+  }
 }
