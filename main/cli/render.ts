@@ -96,6 +96,7 @@ async function renderJob(folder: string, job: Job, flags: Flags): Promise<void> 
   const printer = flags.json ? jsonPrinter() : textPrinter(request.steps);
   const engine = EngineClient.start();
   const encoder = new EncodeClient();
+  encoder.start();
   const checkpoint = { path: checkpointPath(folder), everyMs: 1000 * Number(flags.checkpointEvery) };
   try {
     const outcome = await renderClip({

@@ -36,6 +36,11 @@ export class EncodeClient {
     return this.#process?.pid;
   }
 
+  /** Starts the process ahead of its first use, which then does not wait for it. */
+  start(): void {
+    this.#running();
+  }
+
   /** Starts a clip. Errors of its methods beside the encoder's own: encoder-crashed, encoder-hung, encoder-stopped. */
   async open(options: EncodeOptions): Promise<Encoder> {
     const process = this.#running();

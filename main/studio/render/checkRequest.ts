@@ -5,11 +5,15 @@ import { dirname, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import { parseRequest } from '../../../contract/parse.ts';
 import { type RenderRequest, renderRequest } from '../../../contract/renderRequest.ts';
+import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { type ModelCard, readModelCard } from './modelCard.ts';
 
 /** Parses a request and checks it against its model. Errors: bad-request with the field, bad-model-file. */
 export async function checkRequest(input: unknown): Promise<{ request: RenderRequest; card: ModelCard }> {
   const request = parseRequest(renderRequest, input);
+  if (cleanPrompt(request.prompt) === '') {
+    throw new StudioError('bad-request', 'prompt is empty: say what the clip shows.', { field: 'prompt' });
+  }
   const card = await readModelCard(request.model);
   const multiple = card.limits.sideMultiple;
   for (const field of ['width', 'height'] as const) {

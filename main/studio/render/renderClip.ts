@@ -12,6 +12,7 @@ import type { RenderRequest } from '../../../contract/renderRequest.ts';
 import type { SessionRequest, StepOptions, StepReport } from '../../engine/binding.ts';
 import type { EngineClient, EngineSession } from '../../engine/engineClient.ts';
 import type { Encoder } from '../encode/encoder.ts';
+import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { outsideTrainedRange } from './checkRequest.ts';
 import { type ModelCard, modelFingerprint } from './modelCard.ts';
 import type { RenderEvent, RenderOutcome, RenderTimings, Resumed, Take, WrittenClip } from './take.ts';
@@ -81,7 +82,7 @@ class Render {
   async run(started: number): Promise<RenderOutcome> {
     const { engine, request, card, onEvent } = this.#options;
     const sessionRequest = toSessionRequest(request);
-    const plan = await engine.plan(sessionRequest);
+    const plan = await this.#timed('loading', () => engine.plan(sessionRequest));
     onEvent?.({ kind: 'planned', plan, warnings: [...outsideTrainedRange(request, card), ...plan.warnings] });
 
     const session = await this.#timed('loading', () =>
@@ -160,7 +161,7 @@ class Render {
   /** Decodes run by run and encodes each run while the next one is being decoded. */
   async #write(session: EngineSession, settings: ClipSettings): Promise<{ clip: WrittenClip; framesHash: string }> {
     const { request, openOutput, onEvent, signal } = this.#options;
-    const encoder = await openOutput(settings);
+    const encoder = await this.#timed('encoding', () => openOutput(settings));
     const hash = createHash('sha256');
     let frames = 0;
     let writing: Promise<unknown> = Promise.resolve();
@@ -232,9 +233,13 @@ export async function discardCheckpoint(checkpoint: CheckpointOptions): Promise<
   await rm(checkpoint.path, { force: true });
 }
 
-function toSessionRequest(request: RenderRequest): SessionRequest {
-  const { fps: _fps, ...rest } = request;
-  return rest;
+/** What the engine is asked: the prompts as models know them, and nothing about the file. */
+function toSessionRequest({ fps: _fps, ...request }: RenderRequest): SessionRequest {
+  return {
+    ...request,
+    prompt: cleanPrompt(request.prompt),
+    negativePrompt: cleanPrompt(request.negativePrompt),
+  };
 }
 
 const seconds = (since: number) => (performance.now() - since) / 1000;
