@@ -2,7 +2,7 @@
 import { open, type FileHandle, rm, stat } from 'node:fs/promises';
 import { applyPalette, GIFEncoder, quantize } from './gifenc.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
-import { fileFailure } from './failures.ts';
+import { fileFailure } from './fileFailure.ts';
 import { moveIntoPlace, temporaryBeside } from './temporary.ts';
 
 export class GifEncoder implements Encoder {

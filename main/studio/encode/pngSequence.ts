@@ -6,7 +6,8 @@ import { AV_LOG_QUIET, AV_PIX_FMT_RGB24, FF_ENCODER_PNG } from 'node-av/constant
 import { Codec, CodecContext, Frame, Log, Packet, Rational } from 'node-av/lib';
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
-import { check, fileFailure } from './failures.ts';
+import { check } from './ffmpegFailure.ts';
+import { fileFailure } from './fileFailure.ts';
 import { moveFolderIntoPlace, temporaryBeside } from './temporary.ts';
 
 export class PngSequence implements Encoder {

@@ -6,7 +6,8 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AV_LOG_QUIET } from 'node-av/constants';
 import { Dictionary, FormatContext, Log } from 'node-av/lib';
-import { check, fileFailure } from './failures.ts';
+import { check } from './ffmpegFailure.ts';
+import { fileFailure } from './fileFailure.ts';
 
 /** Settings are a few KB; two of the longest prompts, escaped for GIF, stay well below this. */
 export const largestSettingsBytes = 512 * 1024;

@@ -32,10 +32,11 @@ import {
 } from 'node-av/lib';
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
-import { check } from './failures.ts';
-import { rateFactors, type VideoFormat, type VideoFormatName, videoFormats } from './formats.ts';
+import { check } from './ffmpegFailure.ts';
+import { rateFactors } from './formats.ts';
 import { frameRateFraction } from './frameRate.ts';
 import { padFrame } from './padFrame.ts';
+import { type VideoFormat, type VideoFormatName, videoFormats } from './videoFormats.ts';
 import { moveIntoPlace, temporaryBeside } from './temporary.ts';
 
 export class VideoEncoder implements Encoder {

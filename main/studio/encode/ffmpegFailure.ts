@@ -1,0 +1,12 @@
+/** Failures of FFmpeg's libraries, as errors that a person can act on. */
+import { constants } from 'node:os';
+import { FFmpegError } from 'node-av/lib';
+import { StudioError } from '../../../contract/errors.ts';
+import { diskFull } from './fileFailure.ts';
+
+/** Throws when an FFmpeg call failed. */
+export function check(code: number, doing: string): void {
+  if (code >= 0) return;
+  if (code === -constants.errno.ENOSPC) throw diskFull(doing);
+  throw new StudioError('io', `${doing}: ${FFmpegError.strerror(code)}`);
+}
