@@ -1,5 +1,5 @@
 /** An engine that lives long: many renders in one process, and calls that queue behind each other. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -73,4 +73,20 @@ test('a closed session refuses further calls', async () => {
   const session = await engine.openSession(request(1), () => {});
   await session.close();
   await expect(session.step()).rejects.toThrow(/not open/);
+});
+
+test('an engine told to yield runs every thread at the lower priority', async () => {
+  const polite = EngineClient.start({ nice: 15 });
+  try {
+    await polite.plan(request(1));
+    const threads = readdirSync(`/proc/${polite.pid}/task`);
+    const nice = (thread: string) => {
+      const stat = readFileSync(`/proc/${polite.pid}/task/${thread}/stat`, 'utf8');
+      return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16];
+    };
+    // Only libuv's own threads may have started before the first line of the entry ran; they are told as well.
+    expect(new Set(threads.map(nice))).toEqual(new Set(['15']));
+  } finally {
+    await polite.stop();
+  }
 });
