@@ -19,7 +19,7 @@ import type { Take } from '../studio/render/take.ts';
 import { abortOnSignals } from './engine.ts';
 import { exitCodeOf, exitCodes, reportError } from './exitCodes.ts';
 import { formatSeconds } from './format.ts';
-import { formatOf, policyFrom, type RenderFlags, requestFromFlags } from './renderOptions.ts';
+import { formatOf, policyFrom, rateFactorFrom, type RenderFlags, requestFromFlags } from './renderOptions.ts';
 
 export interface BatchFlags extends RenderFlags {
   batch: string;
@@ -130,7 +130,7 @@ async function renderEntry(
             width,
             height,
             fps,
-            rateFactor: flags.crf === undefined ? undefined : Number(flags.crf),
+            rateFactor: rateFactorFrom(flags.crf, format),
             settings: JSON.stringify(settings),
           }),
   });

@@ -14,9 +14,10 @@ export function benchCommand(): Command {
     .option('--json', 'print only the result, as JSON')
     .action(async (kind: string, settings: string[], { json }: { json?: boolean }) => {
       const options = { kind, ...Object.fromEntries(settings.map(parseSetting)) };
-      const progress = (line: Record<string, unknown>) => json || console.error(JSON.stringify(line));
+      const progress = (line: Record<string, unknown>) => json || process.stderr.write(`${JSON.stringify(line)}\n`);
       const result = await withEngine((engine) => engine.bench(options, progress));
-      console.log(JSON.stringify(result, null, json ? undefined : 2));
+      if (json) console.log(JSON.stringify(result));
+      else printResult(result);
     });
 }
 
@@ -31,4 +32,26 @@ function parseSetting(setting: string): [string, unknown] {
   } catch {
     return [name, text];
   }
+}
+
+/** What it ran on, then a row per measurement. */
+function printResult(result: Record<string, unknown>): void {
+  const rows = Object.values(result).find(
+    (value): value is Record<string, unknown>[] => Array.isArray(value) && isRow(value[0]),
+  );
+  for (const [name, value] of Object.entries(result))
+    if (value !== rows) console.log(`${name.padEnd(18)} ${shown(value)}`);
+  if (!rows) return;
+  const columns = Object.keys(rows[0] ?? {}).filter((name) => !isRow(rows[0]?.[name]));
+  const cells = [columns, ...rows.map((row) => columns.map((name) => shown(row[name])))];
+  const widths = columns.map((_, at) => Math.max(...cells.map((line) => line[at]?.length ?? 0)));
+  console.log('');
+  for (const line of cells) console.log(line.map((cell, at) => cell.padStart(widths[at] ?? 0)).join('  '));
+}
+
+const isRow = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function shown(value: unknown): string {
+  if (typeof value === 'number') return Number.isInteger(value) ? String(value) : value.toPrecision(4);
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
 }

@@ -13,7 +13,7 @@ import { renderBatch } from './batch.ts';
 import { abortOnSignals } from './engine.ts';
 import { checkpointPath, type Job, jobFolder, nameFromPrompt, readJob, removeJob, writeJob } from './job.ts';
 import { jsonPrinter, textPrinter } from './progress.ts';
-import { formatOf, type RenderFlags, requestFromFlags } from './renderOptions.ts';
+import { formatOf, rateFactorFrom, type RenderFlags, requestFromFlags, secondsFrom } from './renderOptions.ts';
 import { embeddedModel } from './resources.ts';
 
 interface Flags extends RenderFlags {
@@ -80,7 +80,7 @@ async function newJob(prompt: string | undefined, flags: Flags): Promise<{ folde
   const format = formatOf(flags.format, flags.out);
   const path = resolve(flags.out ?? `renders/${nameFromPrompt(prompt, request.seed)}${fileEndings[format]}`);
   await checkWritable(path);
-  const rateFactor = flags.crf === undefined ? undefined : Number(flags.crf);
+  const rateFactor = rateFactorFrom(flags.crf, format);
   const job: Job = { format: 'vmoba-job/1', request, output: { path, format, rateFactor } };
   const folder = jobFolder(path);
   // A checkpoint of an earlier render of that name belongs to other settings.
@@ -93,11 +93,14 @@ async function renderJob(folder: string, job: Job, flags: Flags): Promise<void> 
   const { request, card } = await checkRequest(job.request);
   const { output } = job;
   await checkWritable(output.path);
+  const checkpoint = {
+    path: checkpointPath(folder),
+    everyMs: 1000 * secondsFrom(flags.checkpointEvery, 'checkpointEvery'),
+  };
   const printer = flags.json ? jsonPrinter() : textPrinter(request.steps);
   const engine = EngineClient.start();
   const encoder = new EncodeClient();
   encoder.start();
-  const checkpoint = { path: checkpointPath(folder), everyMs: 1000 * Number(flags.checkpointEvery) };
   try {
     const outcome = await renderClip({
       engine,

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type AttentionPolicy, policyPresets } from '../../contract/attentionPolicy.ts';
 import { StudioError } from '../../contract/errors.ts';
-import { type ClipFormat, clipFormats, fileEndings } from '../studio/encode/formats.ts';
+import { type ClipFormat, clipFormats, fileEndings, rateFactors } from '../studio/encode/formats.ts';
 import type { ModelCard } from '../studio/render/modelCard.ts';
 
 export interface RenderFlags {
@@ -87,6 +87,25 @@ export function formatOf(format: string | undefined, path: string | undefined): 
   }
   const known = clipFormats.find((name) => fileEndings[name] !== '' && path?.endsWith(fileEndings[name]));
   return known ?? 'mp4';
+}
+
+/** The encoder's rate factor. Errors: bad-request with field `crf`. */
+export function rateFactorFrom(text: string | undefined, format: ClipFormat): number | undefined {
+  if (text === undefined) return undefined;
+  const range = rateFactors[format];
+  if (!range) throw new StudioError('bad-request', `${format} has no rate factor to choose.`, { field: 'crf' });
+  const value = number(text) as number;
+  if (value >= range.best && value <= range.worst) return value;
+  throw new StudioError('bad-request', `crf must be ${range.best} to ${range.worst} for ${format}, not '${text}'.`, {
+    field: 'crf',
+  });
+}
+
+/** A duration in seconds. Errors: bad-request with the field. */
+export function secondsFrom(text: string, field: string): number {
+  const value = number(text) as number;
+  if (value >= 0) return value;
+  throw new StudioError('bad-request', `${field} must be a number of seconds, not '${text}'.`, { field });
 }
 
 function parseSize(text: string): [number, number] {

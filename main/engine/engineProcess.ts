@@ -15,8 +15,15 @@ if (nice) lowerPriority(Number(nice.slice('--nice='.length)));
 
 const addon = loadAddon();
 addon.catch(() => {}); // each call reports it
-const sessions = new Map<SessionId, NativeSession>();
+const sessions = new Map<SessionId, OpenSession>();
 let nextSession = 1;
+
+interface OpenSession {
+  native: NativeSession;
+  /** Calls that have not settled yet. */
+  running: number;
+  cancelling: NodeJS.Timeout | undefined;
+}
 
 type Served = {
   [Name in keyof EngineMethods]: (
@@ -35,40 +42,62 @@ const methods: Served = {
   plan: async (_, request) => JSON.parse(await (await addon).plan(JSON.stringify(request))),
   open: async ({ emit }, request) => {
     const session = await (await addon).openSession(JSON.stringify(request), (json) => emit(JSON.parse(json)));
-    sessions.set(nextSession, session);
+    sessions.set(nextSession, { native: session, running: 0, cancelling: undefined });
     return nextSession++;
   },
-  encodeText: async (_, id) => JSON.parse(await open(id).encodeText()),
+  encodeText: async (_, id) => JSON.parse(await during(id, (session) => session.encodeText())),
   step: async (_, id, options) => {
-    const { report, preview, maps } = await open(id).step(JSON.stringify(options));
+    const { report, preview, maps } = await during(id, (session) => session.step(JSON.stringify(options)));
     return {
       report: JSON.parse(report),
       preview,
       maps: maps && { header: JSON.parse(maps.header), data: maps.data },
     };
   },
-  saveCheckpoint: async (_, id, path) => JSON.parse(await open(id).saveCheckpoint(path)),
-  restoreCheckpoint: async (_, id, path) => JSON.parse(await open(id).restoreCheckpoint(path)),
-  latentHash: (_, id) => open(id).latentHash(),
-  decodeFrames: (_, id) => open(id).decodeFrames(),
+  saveCheckpoint: async (_, id, path) => JSON.parse(await during(id, (session) => session.saveCheckpoint(path))),
+  restoreCheckpoint: async (_, id, path) => JSON.parse(await during(id, (session) => session.restoreCheckpoint(path))),
+  latentHash: (_, id) => open(id).native.latentHash(),
+  decodeFrames: (_, id) => during(id, (session) => session.decodeFrames()),
   close: async (_, id) => {
     const session = sessions.get(id);
     sessions.delete(id);
-    await session?.close();
+    await session?.native.close();
   },
 };
 
+const cancelAgainMs = 50;
+
 const tells: EngineTells = {
-  cancel: (id) => sessions.get(id)?.cancel(),
+  cancel: (id) => {
+    const session = sessions.get(id);
+    if (!session || session.running === 0) return;
+    session.native.cancel();
+    // A call that was only about to begin has not noticed: say it until the call has ended.
+    session.cancelling ??= setInterval(() => session.native.cancel(), cancelAgainMs);
+  },
   lowerPriority,
 };
 
 serve(methods, { ...tells });
 
-function open(id: SessionId): NativeSession {
+function open(id: SessionId): OpenSession {
   const session = sessions.get(id);
   if (!session) throw new Error(`session ${id} is not open`);
   return session;
+}
+
+/** Runs a call that can be cancelled. */
+async function during<Result>(id: SessionId, call: (session: NativeSession) => Promise<Result>): Promise<Result> {
+  const session = open(id);
+  session.running++;
+  try {
+    return await call(session.native);
+  } finally {
+    if (--session.running === 0) {
+      clearInterval(session.cancelling);
+      session.cancelling = undefined;
+    }
+  }
 }
 
 /** A `.node` file, or (tests) a module whose default export is a NativeBinding. */
