@@ -138,6 +138,38 @@ describe('settings', () => {
   });
 });
 
+describe('a finished clip', () => {
+  test.each(['webm-vp9', 'mov-prores', 'gif', 'png'] as const)('becomes %s with its settings', async (format) => {
+    const { path: from } = await encode('mp4', 'source');
+    const path = join(folder, `transcoded${fileEndings[format]}`);
+    const counted: number[] = [];
+    const clip = await client.transcode({ source: from, format, path }, (count) => counted.push(count));
+    expect(clip).toMatchObject({ format, path, width, height, frames, fps: 16 });
+    expect(counted).toEqual(Array.from({ length: frames }, (_, index) => index + 1));
+    expect(JSON.parse((await client.readComment(path)) ?? 'null')).toEqual(JSON.parse(settings));
+    const pixels = decode(format === 'png' ? join(path, 'frame_%04d.png') : path).subarray(0, source.length);
+    expect(psnr(pixels, source)).toBeGreaterThan(format === 'gif' ? 27 : 33);
+  });
+
+  test('gives any of its frames as a picture', async () => {
+    const { path: from } = await encode('webm-vp9', 'posters');
+    const path = join(folder, 'poster.png');
+    await client.extractFrame(from, 8, path);
+    const frameBytes = width * height * 3;
+    expect(psnr(decode(path), source.subarray(8 * frameBytes, 9 * frameBytes))).toBeGreaterThan(33);
+  });
+
+  test('that is none, or is cut off, is an error', async () => {
+    const { path: from } = await encode('mp4', 'whole');
+    const cut = join(folder, 'cut.mp4');
+    const path = join(folder, 'from-cut.webm');
+    writeFileSync(cut, readFileSync(from).subarray(0, 200));
+    await expect(client.transcode({ source: cut, format: 'webm-vp9', path })).rejects.toMatchObject({ code: 'unsupported' });
+    await expect(client.extractFrame(join(folder, 'none.mp4'), 0, path)).rejects.toMatchObject({ code: 'io' });
+    expect(readdirSync(folder).filter((name) => name.includes('from-cut'))).toEqual([]);
+  });
+});
+
 test('frame rates are exact fractions', () => {
   expect([8, 16, 23.976, 24, 29.97, 59.94, 12.5].map((fps) => Object.values(frameRateFraction(fps)).join('/'))).toEqual(
     ['8/1', '16/1', '24000/1001', '24/1', '30000/1001', '60000/1001', '12500/1000'],

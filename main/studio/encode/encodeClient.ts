@@ -6,6 +6,7 @@ import { forkEntry } from '../../engine/process/forkEntry.ts';
 import { type LaunchProcess, launchWithNode } from '../../engine/process/launch.ts';
 import { SupervisedProcess } from '../../engine/process/supervisedProcess.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
+import type { TranscodeOptions } from './transcode.ts';
 
 /** What the encoder process answers; clips are known by number. */
 export interface EncodeMethods {
@@ -14,6 +15,9 @@ export interface EncodeMethods {
   finish(clip: number): EncodedClip;
   abort(clip: number): void;
   readComment(path: string): string | null;
+  /** Events: the number of frames done. */
+  transcode(options: TranscodeOptions): EncodedClip;
+  extractFrame(source: string, frame: number, path: string): void;
 }
 
 export interface EncodeClientOptions {
@@ -55,6 +59,19 @@ export class EncodeClient {
   /** The comment text a clip carries, or null; see readComment.ts. */
   readComment(path: string): Promise<string | null> {
     return this.#running().call('readComment', [path] satisfies Parameters<EncodeMethods['readComment']>);
+  }
+
+  /** Writes a clip again in another format, its settings included; see transcode.ts. */
+  transcode(options: TranscodeOptions, onFrame: (frames: number) => void = () => {}): Promise<EncodedClip> {
+    return this.#running().call('transcode', [options] satisfies Parameters<EncodeMethods['transcode']>, {
+      onEvent: onFrame,
+    });
+  }
+
+  /** Writes one frame of a clip (from 0) as a PNG picture. */
+  extractFrame(source: string, frame: number, path: string): Promise<void> {
+    const args: Parameters<EncodeMethods['extractFrame']> = [source, frame, path];
+    return this.#running().call('extractFrame', args);
   }
 
   /** Ends the process; unfinished clips leave nothing in place. */

@@ -4,6 +4,7 @@ import type { EncodeMethods } from './encodeClient.ts';
 import type { Encoder } from './encoder.ts';
 import { openEncoder } from './openEncoder.ts';
 import { readComment } from './readComment.ts';
+import { extractFrame, transcode } from './transcode.ts';
 
 const clips = new Map<number, Encoder>();
 let nextClip = 1;
@@ -32,6 +33,8 @@ const methods: Served = {
     await encoder?.abort();
   },
   readComment: (_, path) => readComment(path),
+  transcode: ({ emit }, options) => transcode(options, emit),
+  extractFrame: (_, source, frame, path) => extractFrame(source, frame, path),
 };
 
 serve(methods);

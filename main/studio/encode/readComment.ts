@@ -4,10 +4,8 @@
  */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AV_LOG_QUIET } from 'node-av/constants';
-import { Dictionary, FormatContext, Log } from 'node-av/lib';
-import { check } from './ffmpegFailure.ts';
 import { fileFailure } from './fileFailure.ts';
+import { openContainer } from './readFrames.ts';
 
 /** Settings are a few KB; two of the longest prompts, escaped for GIF, stay well below this. */
 export const largestSettingsBytes = 512 * 1024;
@@ -105,17 +103,8 @@ function subBlocks(gif: Buffer, start: number): { data(): Buffer; end: number } 
 }
 
 async function containerComment(path: string): Promise<string | null> {
-  Log.setLevel(AV_LOG_QUIET);
-  const container = new FormatContext();
-  container.allocContext();
+  const container = await openContainer(path);
   try {
-    // Only these containers, only local files: a playlist or a URL inside a hostile file leads nowhere.
-    const options = Dictionary.fromObject({
-      format_whitelist: 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm',
-      protocol_whitelist: 'file',
-      max_streams: 16,
-    });
-    check(await container.openInput(`file:${path}`, null, options), `Reading ${path}`);
     const entries = Object.entries(container.metadata?.getAll() ?? {});
     return entries.find(([key]) => key.toLowerCase() === 'comment')?.[1] ?? null;
   } finally {
