@@ -164,7 +164,9 @@ describe('a finished clip', () => {
     const cut = join(folder, 'cut.mp4');
     const path = join(folder, 'from-cut.webm');
     writeFileSync(cut, readFileSync(from).subarray(0, 200));
-    await expect(client.transcode({ source: cut, format: 'webm-vp9', path })).rejects.toMatchObject({ code: 'unsupported' });
+    await expect(client.transcode({ source: cut, format: 'webm-vp9', path })).rejects.toMatchObject({
+      code: 'unsupported',
+    });
     await expect(client.extractFrame(join(folder, 'none.mp4'), 0, path)).rejects.toMatchObject({ code: 'io' });
     expect(readdirSync(folder).filter((name) => name.includes('from-cut'))).toEqual([]);
   });
