@@ -22,9 +22,25 @@ export const studioErrorCodes = [
   'encoder-crashed',
   'encoder-hung',
   'encoder-stopped',
-  // From files.
+  // From files and downloads.
   'disk-full',
   'not-found',
+  'download-failed',
+  // From the library.
+  /** The library was written by a newer studio. */
+  'library-newer',
+  'library-corrupt',
+  /** Another process owns the library. */
+  'library-locked',
+  // From the studio's own rules.
+  /** The thing is not in a state that allows this. */
+  'conflict',
+  'closing',
+  // From a client's connection.
+  'unauthorized',
+  'too-large',
+  'rate-limited',
+  'disconnected',
 ] as const;
 
 export type StudioErrorCode = (typeof studioErrorCodes)[number];
@@ -45,4 +61,24 @@ export class StudioError extends Error {
     this.code = code;
     this.field = options.field;
   }
+}
+
+/** An error as it crosses a border. */
+export interface ErrorShape {
+  code: StudioErrorCode;
+  message: string;
+  field?: string;
+}
+
+/** What a client is told: StudioErrors as they are, anything else as `internal` without its stack. */
+export function toErrorShape(error: unknown): ErrorShape {
+  if (error instanceof StudioError) {
+    const { code, message, field } = error;
+    return { code, message, ...(field === undefined ? {} : { field }) };
+  }
+  return { code: 'internal', message: error instanceof Error ? error.message : String(error) };
+}
+
+export function fromErrorShape({ code, message, field }: ErrorShape): StudioError {
+  return new StudioError(code, message, field === undefined ? {} : { field });
 }
