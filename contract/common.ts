@@ -60,5 +60,8 @@ export const shortName = z
 
 export const clipFormat = z.enum(['mp4', 'webm-vp9', 'webm-av1', 'mov-prores', 'gif', 'png']);
 
+/** What a take is stored in: one file. A PNG sequence is for exports. */
+export const takeFormat = clipFormat.exclude(['png']);
+
 /** Constant rate factor of the video encoder: lower is better and larger. */
 export const rateFactor = z.number().min(0).max(63);

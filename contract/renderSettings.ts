@@ -1,6 +1,6 @@
 /** What a client asks of one render: a render request whose model is named by id. */
 import { z } from 'zod';
-import { clipFormat, modelId, rateFactor } from './common.ts';
+import { modelId, rateFactor, takeFormat } from './common.ts';
 import { renderRequest } from './renderRequest.ts';
 
 export const renderSettings = z.strictObject({ ...renderRequest.shape, model: modelId });
@@ -12,7 +12,7 @@ export const settingsChanges = renderSettings.partial();
 
 /** How the clip is written. */
 export const renderOutput = z.strictObject({
-  format: clipFormat.default('mp4'),
+  format: takeFormat.default('mp4'),
   rateFactor: rateFactor.optional(),
 });
 

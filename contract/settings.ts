@@ -1,6 +1,6 @@
 /** The studio's settings. Everything has a default; unknown members of an older file are dropped. */
 import { z } from 'zod';
-import { clipFormat, nothing, rateFactor } from './common.ts';
+import { nothing, rateFactor, takeFormat } from './common.ts';
 import { event, method } from './method.ts';
 
 export const studioSettings = z.object({
@@ -20,7 +20,7 @@ export const studioSettings = z.object({
     .min(0)
     .default(256 * 1024 * 1024),
   /** Format of new clips. */
-  format: clipFormat.default('mp4'),
+  format: takeFormat.default('mp4'),
   rateFactor: rateFactor.nullable().default(null),
   /** Where exports go; null: the library's own folder. */
   exportFolder: z.string().max(4096).nullable().default(null),

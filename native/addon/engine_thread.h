@@ -38,10 +38,16 @@ struct Failure {
 /// Runs `work` on the engine thread and settles a promise with `convert(env, result)` on the JavaScript thread.
 template <class Result>
 Napi::Promise promise(Napi::Env env, EngineThread& thread, std::function<Result()> work, std::function<Napi::Value(Napi::Env, Result&)> convert) {
-  auto deferred = std::make_shared<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env));
-  Napi::Promise result = deferred->Promise();
+  // What belongs to JavaScript (the deferred, references held by `convert`) is made and destroyed on its thread only: every
+  // copy of the closure shares this holder, and the JavaScript side empties it.
+  struct Settling {
+    Napi::Promise::Deferred deferred;
+    std::function<Napi::Value(Napi::Env, Result&)> convert;
+  };
+  auto settling = std::make_shared<Settling>(Settling{Napi::Promise::Deferred::New(env), std::move(convert)});
+  Napi::Promise result = settling->deferred.Promise();
   auto settle = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "vmoba", 0, 1);
-  thread.post([deferred, settle, work = std::move(work), convert = std::move(convert)]() mutable {
+  thread.post([settling, settle, work = std::move(work)]() mutable {
     std::shared_ptr<Result> value;
     std::shared_ptr<Failure> failure;
     try {
@@ -49,13 +55,17 @@ Napi::Promise promise(Napi::Env env, EngineThread& thread, std::function<Result(
     } catch (...) {
       failure = std::make_shared<Failure>(Failure::current());
     }
-    settle.BlockingCall([deferred, value, failure, convert](Napi::Env callEnv, Napi::Function) {
+    const napi_status status = settle.BlockingCall([settling, value, failure](Napi::Env callEnv, Napi::Function) {
+      const auto finish = std::move(settling->convert);
+      settling->convert = nullptr;
       if (failure) {
-        deferred->Reject(failure->toJs(callEnv).Value());
+        settling->deferred.Reject(failure->toJs(callEnv).Value());
       } else {
-        deferred->Resolve(convert(callEnv, *value));
+        settling->deferred.Resolve(finish(callEnv, *value));
       }
     });
+    // The environment is going away: its references must not be dropped from this thread, so they are left to it.
+    if (status != napi_ok) new std::shared_ptr<Settling>(settling);
     settle.Release();
   });
   return result;

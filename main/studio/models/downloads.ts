@@ -1,0 +1,233 @@
+/** Downloads of catalogue entries: one folder per entry, file after file, then the model is listed. Survives restarts: what came stays. */
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { StudioError, toErrorShape } from '../../../contract/errors.ts';
+import type { CatalogueEntry, Download } from '../../../contract/models.ts';
+import { fileFailure } from '../encode/fileFailure.ts';
+import type { Publish } from '../eventHub.ts';
+import { newId } from '../library/ids.ts';
+import type { Library } from '../library/libraryClient.ts';
+import type { CatalogueSource } from './catalogue.ts';
+import { fetchFile, type RetryPolicy } from './fetchFile.ts';
+import { hashFile } from './hashFile.ts';
+import type { InstalledModels } from './installedModels.ts';
+
+export interface DownloadsOptions {
+  library: Library;
+  models: InstalledModels;
+  catalogue: readonly CatalogueSource[];
+  publish: Publish;
+  fetch: typeof fetch;
+  keepFreeBytes(): Promise<number>;
+  retry?: Partial<RetryPolicy>;
+}
+
+interface Running {
+  shown: Download;
+  controller: AbortController;
+  finished: Promise<void>;
+  toldAt: number;
+  rate: { at: number; bytes: number };
+}
+
+const tellEveryMs = 250;
+
+export class Downloads {
+  readonly #options: DownloadsOptions;
+  readonly #known = new Map<string, Running>();
+
+  constructor(options: DownloadsOptions) {
+    this.#options = options;
+  }
+
+  async catalogue(): Promise<CatalogueEntry[]> {
+    const installed = new Set((await this.#options.library.models.list()).map((model) => model.id));
+    return this.#options.catalogue.map(({ limits: _limits, defaults: _defaults, ...entry }) => ({
+      ...entry,
+      approximateBytes: entry.files.reduce((sum, file) => sum + file.approximateBytes, 0),
+      installed: installed.has(entry.id),
+    }));
+  }
+
+  list(): Download[] {
+    return [...this.#known.values()].map((running) => running.shown);
+  }
+
+  /** Starts, or goes on. Errors: not-found, conflict. */
+  async start(catalogueId: string): Promise<Download> {
+    const entry = this.#options.catalogue.find((candidate) => candidate.id === catalogueId);
+    if (!entry) throw new StudioError('not-found', 'The catalogue has no such model.', { field: 'catalogueId' });
+    const installed = await this.#options.library.models.list();
+    if (installed.some((model) => model.id === catalogueId)) {
+      throw new StudioError('conflict', `${entry.name} is installed already.`, { field: 'catalogueId' });
+    }
+    const earlier = this.#known.get(catalogueId);
+    if (earlier?.shown.state === 'running') return earlier.shown;
+    const shown: Download = {
+      id: earlier?.shown.id ?? newId('dwn'),
+      catalogueId,
+      name: entry.name,
+      state: 'running',
+      receivedBytes: earlier?.shown.receivedBytes ?? 0,
+      totalBytes: entry.files.reduce((sum, file) => sum + file.approximateBytes, 0),
+      file: null,
+      bytesPerSecond: null,
+      error: null,
+    };
+    const running: Running = {
+      shown,
+      controller: new AbortController(),
+      finished: Promise.resolve(),
+      toldAt: 0,
+      rate: { at: performance.now(), bytes: 0 },
+    };
+    this.#known.set(catalogueId, running);
+    running.finished = this.#run(entry, running);
+    this.#tell(running, true);
+    return shown;
+  }
+
+  async pause(id: string): Promise<Download> {
+    const running = this.#get(id);
+    await this.#stop(running);
+    return running.shown;
+  }
+
+  async cancel(id: string): Promise<void> {
+    const running = this.#get(id);
+    await this.#stop(running);
+    this.#known.delete(running.shown.catalogueId);
+    await rm(this.#folder(running.shown.catalogueId), { recursive: true, force: true });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#known.values()].map((running) => this.#stop(running)));
+  }
+
+  #get(id: string): Running {
+    const running = [...this.#known.values()].find((candidate) => candidate.shown.id === id);
+    if (!running) throw new StudioError('not-found', 'There is no such download.', { field: 'id' });
+    return running;
+  }
+
+  async #stop(running: Running): Promise<void> {
+    running.controller.abort();
+    await running.finished;
+  }
+
+  #folder(id: string): string {
+    return join(this.#options.library.paths.downloads, id);
+  }
+
+  async #run(entry: CatalogueSource, running: Running): Promise<void> {
+    try {
+      await this.#fetchAll(entry, running);
+      this.#set(running, { state: 'done', file: null, bytesPerSecond: null });
+    } catch (error) {
+      const shape = toErrorShape(error);
+      const paused = shape.code === 'cancelled';
+      this.#set(running, { state: paused ? 'paused' : 'failed', error: paused ? null : shape, bytesPerSecond: null });
+    }
+    this.#tell(running, true);
+  }
+
+  async #fetchAll(entry: CatalogueSource, running: Running): Promise<void> {
+    const folder = this.#folder(entry.id);
+    const hashes = await readHashes(folder);
+    let before = 0;
+    try {
+      await mkdir(folder, { recursive: true });
+    } catch (error) {
+      throw fileFailure(error, `Creating ${folder}`);
+    }
+    for (const file of entry.files) {
+      const path = join(folder, file.name);
+      this.#set(running, { file: file.name });
+      if (!existsSync(path)) {
+        let fileBytes = 0;
+        hashes[file.name] = await fetchFile({
+          url: file.url,
+          path,
+          sha256: file.sha256,
+          signal: running.controller.signal,
+          keepFreeBytes: await this.#options.keepFreeBytes(),
+          fetch: this.#options.fetch,
+          retry: this.#options.retry,
+          onProgress: (received, total) => {
+            fileBytes = received;
+            this.#set(running, {
+              receivedBytes: before + received,
+              totalBytes: this.#total(entry, file.name, before, total),
+            });
+            this.#tell(running, false);
+          },
+        });
+        before += fileBytes;
+        await writeHashes(folder, hashes);
+      }
+    }
+    for (const file of entry.files) hashes[file.name] ??= await hashFile(join(folder, file.name));
+    const description = {
+      format: 'vmoba-model/1',
+      id: entry.id,
+      name: entry.name,
+      licence: entry.licence,
+      files: Object.fromEntries(entry.files.map((file) => [file.role, file.name])),
+      limits: entry.limits,
+      defaults: entry.defaults,
+    };
+    const target = join(this.#options.library.paths.models, entry.id);
+    try {
+      await writeFile(join(folder, 'model.json'), JSON.stringify(description, null, 2));
+      await mkdir(this.#options.library.paths.models, { recursive: true });
+      await rm(target, { recursive: true, force: true });
+      await rename(folder, target);
+    } catch (error) {
+      throw fileFailure(error, `Writing ${target}`);
+    }
+    await this.#options.models.addDownloaded(target, entry.id, hashes, entry.licence);
+  }
+
+  /** Real sizes of what is past and in transit, the catalogue's word for the rest. */
+  #total(entry: CatalogueSource, name: string, before: number, current: number | null): number {
+    const at = entry.files.findIndex((file) => file.name === name);
+    const rest = entry.files.slice(at + 1).reduce((sum, file) => sum + file.approximateBytes, 0);
+    return before + (current ?? entry.files[at]?.approximateBytes ?? 0) + rest;
+  }
+
+  #set(running: Running, changes: Partial<Download>): void {
+    running.shown = { ...running.shown, ...changes };
+  }
+
+  #tell(running: Running, now: boolean): void {
+    const at = performance.now();
+    if (!now && at - running.toldAt < tellEveryMs) return;
+    running.toldAt = at;
+    const seconds = (at - running.rate.at) / 1000;
+    if (running.shown.state === 'running' && seconds >= 1) {
+      const bytesPerSecond = Math.max(0, (running.shown.receivedBytes - running.rate.bytes) / seconds);
+      running.rate = { at, bytes: running.shown.receivedBytes };
+      this.#set(running, { bytesPerSecond });
+    }
+    this.#options.publish('models.download', running.shown);
+  }
+}
+
+const hashesFile = 'hashes.json';
+
+async function readHashes(folder: string): Promise<Record<string, string>> {
+  try {
+    return JSON.parse(await readFile(join(folder, hashesFile), 'utf8')) as Record<string, string>;
+  } catch {
+    return {};
+  }
+}
+
+async function writeHashes(folder: string, hashes: Record<string, string>): Promise<void> {
+  try {
+    await writeFile(join(folder, hashesFile), JSON.stringify(hashes));
+  } catch (error) {
+    throw fileFailure(error, `Writing ${folder}`);
+  }
+}

@@ -1,0 +1,212 @@
+/** The models a person has: found by id, checked against what was recorded, added and removed. */
+import { existsSync } from 'node:fs';
+import { readFile, rm, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { StudioError } from '../../../contract/errors.ts';
+import type { Model } from '../../../contract/models.ts';
+import { attentionPolicy } from '../../../contract/attentionPolicy.ts';
+import { modelLimits } from '../../../contract/renderRequest.ts';
+import type { EngineHost } from '../engineHost.ts';
+import type { Publish } from '../eventHub.ts';
+import type { Library } from '../library/libraryClient.ts';
+import type { StoredModel } from '../library/tables/models.ts';
+import { type ModelCard, readModelCard } from '../render/modelCard.ts';
+import { copyModel } from './copyModel.ts';
+import { describeWeights } from './describeWeights.ts';
+import type { Fingerprints } from './fingerprints.ts';
+import { hashFile } from './hashFile.ts';
+import { filesOf, slug } from './modelFiles.ts';
+
+export interface InstalledModelsOptions {
+  library: Library;
+  engines: EngineHost;
+  publish: Publish;
+  fingerprints: Fingerprints;
+  /** Called when the set of models has changed, before it is told. */
+  onChange(): void;
+}
+
+type Verified = { name: string; bytes: number; sha256: string; state: 'same' | 'recorded' | 'different' | 'missing' };
+
+export class InstalledModels {
+  readonly #options: InstalledModelsOptions;
+
+  constructor(options: InstalledModelsOptions) {
+    this.#options = options;
+  }
+
+  async list(): Promise<Model[]> {
+    return Promise.all((await this.#options.library.models.list()).map((model) => this.#shown(model)));
+  }
+
+  /** The card of a model whose files are there. Errors: not-found, bad-model-file. */
+  async card(id: string): Promise<ModelCard> {
+    return readModelCard((await this.#options.library.models.get(id)).folder);
+  }
+
+  /** Makes sure that the model which comes with the studio is listed, wherever the studio lies today. */
+  async embed(folder: string): Promise<void> {
+    if (!existsSync(join(folder, 'model.json'))) return;
+    const card = await readModelCard(folder);
+    const known = (await this.#options.library.models.list()).find((model) => model.origin === 'embedded');
+    if (known && known.folder === folder && known.fingerprint === (await this.#options.fingerprints.of(card))) return;
+    if (known) await this.#options.library.models.remove(known.id);
+    await this.#add(card, 'embedded', known?.id);
+  }
+
+  /** Errors: bad-model-file, conflict, disk-full, io. */
+  async import(path: string, how: 'reference' | 'copy', name?: string): Promise<Model> {
+    const source = resolve(path);
+    const folder = (await stat(source).catch(() => undefined))?.isFile() ? join(source, '..') : source;
+    const described = existsSync(join(folder, 'model.json'))
+      ? folder
+      : await describeWeights(folder, name, this.#options.library.paths.models, this.#options.engines);
+    const card = await readModelCard(described);
+    const listed = await this.#options.library.models.list();
+    const twin = listed.find((model) => resolve(model.folder) === resolve(described));
+    if (twin) throw new StudioError('conflict', `This model is already here as “${twin.id}”.`, { field: 'path' });
+    // The engine reads every header: a model that it refuses is not added.
+    await this.#options.engines.ask((engine) => engine.inspect(described));
+    if (how === 'reference') return this.#add(card, 'reference');
+    const copied = await copyModel(card, this.#options.library.paths.models);
+    return this.#add(await readModelCard(copied), 'copy');
+  }
+
+  /** Adds a folder that a download has filled, with the hashes of its files. */
+  async addDownloaded(folder: string, id: string, hashes: Record<string, string>, licence: string): Promise<Model> {
+    await this.#options.engines.ask((engine) => engine.inspect(folder));
+    return this.#add(await readModelCard(folder), 'download', id, hashes, licence);
+  }
+
+  /** Reads all files. Errors: not-found, bad-model-file when there is no card. */
+  async verify(id: string): Promise<{ ok: boolean; files: Verified[] }> {
+    const model = await this.#options.library.models.get(id);
+    const card = await readModelCard(model.folder);
+    const paths = filesOf(card);
+    const sizes = await Promise.all(
+      paths.map(async ({ path }) => (await stat(path).catch(() => undefined))?.size ?? 0),
+    );
+    const total = sizes.reduce((sum, size) => sum + size, 0);
+    const hashes = { ...model.hashes };
+    const files: Verified[] = [];
+    let done = 0;
+    for (const [index, { name, path }] of paths.entries()) {
+      const bytes = sizes[index] ?? 0;
+      if (!existsSync(path)) {
+        files.push({ name, bytes: 0, sha256: '', state: 'missing' });
+        continue;
+      }
+      const sha256 = await hashFile(path, (read) =>
+        this.#options.publish('models.verifying', { id, fraction: total === 0 ? 1 : (done + read) / total }),
+      );
+      done += bytes;
+      const recorded = hashes[name];
+      files.push({
+        name,
+        bytes,
+        sha256,
+        state: recorded === undefined ? 'recorded' : recorded === sha256 ? 'same' : 'different',
+      });
+      hashes[name] = recorded ?? sha256;
+    }
+    await this.#options.library.models.put({ ...model, hashes });
+    return { ok: files.every((file) => file.state === 'same' || file.state === 'recorded'), files };
+  }
+
+  /** Errors: not-found, conflict. */
+  async remove(id: string): Promise<void> {
+    const { library } = this.#options;
+    const model = await library.models.get(id);
+    if (model.origin === 'embedded') {
+      throw new StudioError('conflict', 'This model is part of the studio and cannot be removed.', { field: 'id' });
+    }
+    const waiting = await library.renders.waitingFor(id);
+    if (waiting > 0) {
+      const what = waiting === 1 ? 'A render is' : `${waiting} renders are`;
+      throw new StudioError('conflict', `${what} waiting for this model: cancel or finish first.`, { field: 'id' });
+    }
+    await library.models.remove(id);
+    // Only what lies in the library's own folder is ours to delete.
+    const inside = resolve(model.folder).startsWith(resolve(library.paths.models));
+    if (inside) await rm(model.folder, { recursive: true, force: true });
+    await this.#changed();
+  }
+
+  /** The installed model a clip was made with, by the fingerprint it carries. */
+  async byFingerprint(fingerprint: string): Promise<string | null> {
+    const models = await this.#options.library.models.list();
+    return models.find((model) => model.fingerprint === fingerprint)?.id ?? null;
+  }
+
+  async #add(
+    card: ModelCard,
+    origin: StoredModel['origin'],
+    wantedId?: string,
+    hashes: Record<string, string> = {},
+    licence?: string,
+  ): Promise<Model> {
+    const { library } = this.#options;
+    const taken = new Set((await library.models.list()).map((model) => model.id));
+    const base = wantedId ?? slug(card.id);
+    let id = base;
+    for (let number = 2; taken.has(id); number++) id = `${base}-${number}`;
+    const sizes = await Promise.all(filesOf(card).map(async ({ path }) => (await stat(path)).size));
+    const own = (card as { licence?: unknown }).licence;
+    const model: StoredModel = {
+      id,
+      name: card.name,
+      folder: card.folder,
+      origin,
+      licence: licence ?? (typeof own === 'string' ? own : null),
+      fingerprint: await this.#options.fingerprints.of(card),
+      bytes: sizes.reduce((sum, size) => sum + size, 0),
+      card: {
+        limits: card.limits,
+        defaults: card.defaults,
+        policy: card.policy ?? null,
+        randomWeights: await isRandom(card),
+      },
+      hashes,
+      addedAt: Date.now(),
+    };
+    await library.models.put(model);
+    await this.#changed();
+    return this.#shown(model);
+  }
+
+  /** Whether the files are there and are those that were recorded. */
+  async #standing(model: StoredModel): Promise<Pick<Model, 'state' | 'reason'>> {
+    try {
+      const fingerprint = await this.#options.fingerprints.of(await readModelCard(model.folder));
+      return fingerprint === model.fingerprint
+        ? { state: 'ok', reason: null }
+        : { state: 'changed', reason: 'The files are not those that were added: add the model again to use them.' };
+    } catch (error) {
+      return { state: 'missing', reason: (error as Error).message };
+    }
+  }
+
+  async #changed(): Promise<void> {
+    this.#options.onChange();
+    this.#options.publish('models.changed', { items: await this.list() });
+  }
+
+  async #shown(model: StoredModel): Promise<Model> {
+    const { card, hashes: _hashes, ...stored } = model;
+    const policy = attentionPolicy.nullable().safeParse(card['policy'] ?? null);
+    return {
+      ...stored,
+      ...(await this.#standing(model)),
+      limits: modelLimits.parse(card['limits'] ?? {}),
+      defaults: (card['defaults'] ?? {}) as Model['defaults'],
+      policy: policy.success ? policy.data : null,
+      randomWeights: card['randomWeights'] === true,
+    };
+  }
+}
+
+/** The card's schema keeps what rendering needs; this is only for showing. */
+async function isRandom(card: ModelCard): Promise<boolean> {
+  const json = JSON.parse(await readFile(join(card.folder, 'model.json'), 'utf8')) as { randomWeights?: unknown };
+  return json.randomWeights === true;
+}
