@@ -122,7 +122,8 @@ export class StudioTests {
 
   /** Those that a test opened for itself. */
   async closeOwn(): Promise<void> {
-    await Promise.all([...this.#opened].map((opened) => opened === this.#shared || opened.close()));
+    const own = [...this.#opened].filter((opened) => opened !== this.#shared);
+    await Promise.all(own.map((opened) => opened.close()));
   }
 
   async closeAll(): Promise<void> {
