@@ -6,6 +6,7 @@ import { devicesCommand } from './devices.ts';
 import { exitCodeHelp, exitCodeOf, exitCodes, reportError } from './exitCodes.ts';
 import { inspectCommand } from './inspect.ts';
 import { renderCommand } from './render.ts';
+import { serveCommand } from './serve.ts';
 import { verifyCommand } from './verify.ts';
 
 // Started through a launcher (see scripts/vmoba-studio.mjs): gone with it, like every process of ours with its parent.
@@ -17,7 +18,7 @@ const program = new Command('vmoba-studio')
   .addHelpText('after', exitCodeHelp)
   .showHelpAfterError('(--help shows what there is)');
 
-const commands = [renderCommand(), verifyCommand(), benchCommand(), inspectCommand(), devicesCommand()];
+const commands = [renderCommand(), serveCommand(), verifyCommand(), benchCommand(), inspectCommand(), devicesCommand()];
 for (const command of commands) program.addCommand(command.addHelpText('after', exitCodeHelp));
 for (const command of [program, ...commands]) command.exitOverride();
 

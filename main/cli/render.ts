@@ -14,7 +14,7 @@ import { abortOnSignals } from './engine.ts';
 import { checkpointPath, type Job, jobFolder, nameFromPrompt, readJob, removeJob, writeJob } from './job.ts';
 import { jsonPrinter, textPrinter } from './progress.ts';
 import { formatOf, rateFactorFrom, type RenderFlags, requestFromFlags, secondsFrom } from './renderOptions.ts';
-import { embeddedModel } from './resources.ts';
+import { embeddedModel } from '../host/resources.ts';
 
 interface Flags extends RenderFlags {
   out?: string;
