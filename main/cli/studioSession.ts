@@ -39,7 +39,9 @@ export const connectOption = () =>
   new Option('--connect <url>', 'the address that vmoba-studio serve printed').env('VMOBA_CONNECT');
 
 export const libraryOption = () =>
-  new Option('--library <folder>', "the library's folder").default(defaultLibraryFolder()).argParser((text) => resolve(text));
+  new Option('--library <folder>', "the library's folder")
+    .default(defaultLibraryFolder())
+    .argParser((text) => resolve(text));
 
 /** @param work Whether a studio in this process may render. Errors: library-locked, unauthorized, disconnected, and those of opening. */
 export async function openSession(flags: SessionFlags, work: boolean): Promise<StudioSession> {
