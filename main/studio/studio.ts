@@ -53,6 +53,9 @@ export class Studio {
   #core: Core | undefined;
   #handlers: Omit<Handlers<CallContext>, StandingMethod> | undefined;
   #problem: ErrorShape | null = null;
+  #restoring = false;
+  /** Resolves when the parts that a damaged library stopped have ended. */
+  #stopped: Promise<void> = Promise.resolve();
   #closed = false;
 
   private constructor(options: StudioOptions, library: Library) {
@@ -90,6 +93,7 @@ export class Studio {
     if (!isMethodName(name))
       throw new StudioError('bad-request', `There is no method ${name.slice(0, 100)}.`, { field: 'method' });
     if (this.#closed) throw new StudioError('closing', 'The studio is closing.');
+    refuseDeepNesting(input);
     const parsed = parseRequest(methods[name].input, input);
     if (isStandingMethod(name)) {
       return (this.#standing[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
@@ -98,7 +102,12 @@ export class Studio {
       const { code, message } = this.#problem ?? { code: 'closing' as const, message: 'The studio is not open.' };
       throw new StudioError(code, message);
     }
-    return (this.#handlers[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
+    try {
+      return await (this.#handlers[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
+    } catch (error) {
+      if (error instanceof StudioError && error.code === 'library-corrupt') await this.#foundCorrupt(error);
+      throw error;
+    }
   }
 
   /** Whether an event is for a connection: heavy ones only for those who watch. */
@@ -147,16 +156,24 @@ export class Studio {
     if (this.#closed) return;
     this.events.publish('studio.closing', { reason });
     this.#closed = true;
+    await this.#stopped;
     await this.#core?.close();
     await this.#library.close();
   }
 
   async #begin(adopt: boolean): Promise<void> {
-    const core = await openCore(this.#library, this.events, this.#options, adopt);
+    const core = await openCore(this.#library, this.events, this.#options, {
+      adopt,
+      onCorrupt: (error) => void this.#foundCorrupt(error),
+    });
     this.#core = core;
     this.#handlers = coreHandlers(core);
     this.#problem = null;
     await core.library.projects.chosen(undefined);
+    // A full disk is no reason not to open.
+    await this.#library.upkeep.backupIfDue().catch((error: Error) => {
+      core.notices.push(`The daily backup of the library could not be made. ${error.message}`);
+    });
     await core.queue.start(this.#options.work ?? true);
   }
 
@@ -169,10 +186,17 @@ export class Studio {
       'library.backups': async () => ({ items: await control.backups() }),
       'library.backup': () => upkeep.backup(),
       'library.check': async () => ({ problems: this.#problem ? [this.#problem.message] : await upkeep.check() }),
-      'library.restore': async ({ name }) => {
-        if (!this.#problem) throw new StudioError('conflict', 'The library is well: there is nothing to restore.');
-        await control.restore(name);
-        await this.#begin(true);
+      'library.restore': async ({ name, anew }) => {
+        if (!this.#problem || this.#restoring)
+          throw new StudioError('conflict', 'The library is well: there is nothing to restore.');
+        this.#restoring = true;
+        try {
+          await this.#stopped;
+          await (anew ? control.startAnew() : control.restore(name));
+          await this.#begin(true);
+        } finally {
+          this.#restoring = false;
+        }
         this.events.publish('library.changed', await this.#libraryStatus());
         return this.#status();
       },
@@ -188,6 +212,17 @@ export class Studio {
         return { path: await host.choosePath(what, title) };
       },
     };
+  }
+
+  /** Damage that shows while the library is open: everything stops, only restoration is offered. */
+  async #foundCorrupt(error: StudioError): Promise<void> {
+    if (this.#problem) return;
+    this.#problem = toErrorShape(error);
+    this.#handlers = undefined;
+    const core = this.#core;
+    this.#core = undefined;
+    this.#stopped = core?.close().catch(() => {}) ?? this.#stopped; // its last words go to a library that cannot take them
+    this.events.publish('library.changed', await this.#libraryStatus());
   }
 
   async #libraryStatus(): Promise<StudioStatus['library']> {
@@ -209,5 +244,18 @@ export class Studio {
       library: await this.#libraryStatus(),
       notices: [...this.notices],
     };
+  }
+}
+
+const deepestInput = 64;
+
+/** Schemas and codecs walk inputs by recursion; nothing of ours is nested deeply. Errors: bad-request. */
+function refuseDeepNesting(input: unknown): void {
+  let level = [input];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > deepestInput) throw new StudioError('bad-request', 'The request is nested too deeply.');
+    level = level.flatMap((value): unknown[] =>
+      typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) ? Object.values(value) : [],
+    );
   }
 }
