@@ -64,8 +64,8 @@ const control: LibraryControl = {
 port.on('message', ({ id, table, method, args }: LibraryCall) => {
   let answer: LibraryAnswer;
   try {
-    const tables = { ...opened?.tables, control } as Record<string, Record<string, (...args: unknown[]) => unknown>>;
-    const owner = tables[table];
+    const tables: Record<string, object> = { ...opened?.tables, control };
+    const owner = tables[table] as Record<string, (...args: unknown[]) => unknown> | undefined;
     const called = owner?.[method];
     if (!owner || !called) throw new Error(`the library has no ${table}.${method} (or is not open)`);
     answer = { id, value: called.apply(owner, args) };
