@@ -15,9 +15,11 @@ export function magmaAt(value: number): [number, number, number] {
   const share = place - index;
   const [low, high] = [magma[index], magma[index + 1]];
   if (!low || !high) return [0, 0, 0];
-  return [0, 1, 2].map((channel) =>
-    Math.round((low[channel] ?? 0) * (1 - share) + (high[channel] ?? 0) * share),
-  ) as [number, number, number];
+  return [0, 1, 2].map((channel) => Math.round((low[channel] ?? 0) * (1 - share) + (high[channel] ?? 0) * share)) as [
+    number,
+    number,
+    number,
+  ];
 }
 
 /** As CSS, for legends. */
