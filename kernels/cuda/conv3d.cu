@@ -70,7 +70,7 @@ struct PixelsF32 {
 template <bool Aligned>
 struct ConvBf16 {
   static constexpr const char* name = "conv3d bf16";
-  static constexpr int threads = bf16product::threads, blocksPerSM = 2;
+  static constexpr int threads = bf16product::threads, blocksPerSM = Aligned ? 2 : 1;  // gathering element by element needs the registers
   struct Arguments {
     const Bf16* x;
     const Bf16* weight;
@@ -153,14 +153,15 @@ void conv3d(const ConvJob& job, tile::Stream stream) {
   const int64_t m = int64_t{s.outFrames} * s.outHeight * s.outWidth;
   const int k = s.kernelT * s.kernelH * s.kernelW * s.channels;
   if (job.type == DType::F32) {
-    const Epilogue<float> epilogue{job.bias, static_cast<const float*>(job.residual), static_cast<float*>(job.out), Function::None};
+    const Epilogue<float> epilogue{job.bias, static_cast<const float*>(job.residual), static_cast<float*>(job.out), Function::None, false};
     tile::launch<ConvF32>(stream, {tile::divideUp(m, f32product::tileM), tile::divideUp(job.outChannels, f32product::tileN)}, f32product::sharedBytes,
                           {static_cast<const float*>(job.x), static_cast<const float*>(job.weight), s, m, job.outChannels, k, epilogue});
     return;
   }
   const auto* x = static_cast<const Bf16*>(job.x);
   const auto* weight = static_cast<const Bf16*>(job.weight);
-  const Epilogue<Bf16> epilogue{job.bias, static_cast<const Bf16*>(job.residual), static_cast<Bf16*>(job.out), Function::None};
+  auto* out = static_cast<Bf16*>(job.out);
+  const Epilogue<Bf16> epilogue{job.bias, static_cast<const Bf16*>(job.residual), out, Function::None, job.outChannels % 4 == 0 && alignedForFour(out)};
   const tile::Extent grid{tile::divideUp(m, bf16product::tileM), tile::divideUp(job.outChannels, bf16product::tileN)};
   if (s.channels % bf16product::chunk == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
     tile::launch<ConvBf16<true>>(stream, grid, bf16product::sharedBytes, {x, weight, s, m, job.outChannels, k, epilogue});

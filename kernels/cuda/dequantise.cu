@@ -8,11 +8,6 @@ namespace {
 
 constexpr int threadsPerBlock = 256;
 
-struct E4m3 {
-  uint8_t bits;
-};
-TILE_DEVICE float loadOne(const E4m3* from) { return e4m3ToFloat(from->bits); }
-
 template <class In, class Out>
 struct DequantiseScaled {
   static constexpr const char* name = "dequantise";

@@ -11,8 +11,8 @@ enum class Quantisation : int32_t {
   Q4_0,  ///< 32 values: f16 d, nibbles (low half first); value d·(q - 8)
   Q4_K,  ///< 256 values in 8 groups: f16 d, f16 dmin, 12 bytes of 6-bit scales and minima, nibbles; value d·scale·q - dmin·minimum
 };
-constexpr int64_t blockValues(Quantisation q) { return q == Quantisation::Q4_K ? 256 : 32; }
-constexpr int64_t blockBytes(Quantisation q) { return q == Quantisation::Q8_0 ? 34 : q == Quantisation::Q4_0 ? 18 : 144; }
+TILE_SHARED_CODE constexpr int64_t blockValues(Quantisation q) { return q == Quantisation::Q4_K ? 256 : 32; }
+TILE_SHARED_CODE constexpr int64_t blockBytes(Quantisation q) { return q == Quantisation::Q8_0 ? 34 : q == Quantisation::Q4_0 ? 18 : 144; }
 
 /// out[i] = x[i]·scale; x F32, F16, BF16 or F8E4M3; out F32 or BF16.
 void dequantiseScaled(const void* x, DType xType, float scale, void* out, DType outType, int64_t count, tile::Stream stream);

@@ -27,27 +27,6 @@ struct Map {
   }
 };
 
-template <class T>
-struct Multiply {
-  static constexpr const char* name = "element product";
-  static constexpr int threads = threadsPerBlock, blocksPerSM = 4;
-  struct Arguments {
-    const T* a;
-    const T* b;
-    T* out;
-    int64_t count;
-    bool vector;
-  };
-  static TILE_DEVICE void run(const Arguments& p) {
-    const int64_t i = (int64_t{tile::blockIndex().x} * threads + tile::threadIndex()) * 4;
-    if (!tile::within(i, p.count)) return;
-    Four v = loadFour(p.a, i, p.count, p.vector);
-    const Four w = loadFour(p.b, i, p.count, p.vector);
-    for (int j = 0; j < 4; ++j) v.at[j] *= w.at[j];
-    storeFour(p.out, i, p.count, p.vector, v);
-  }
-};
-
 struct AddRepeated {
   static constexpr const char* name = "repeated add";
   static constexpr int threads = threadsPerBlock, blocksPerSM = 4;
@@ -141,13 +120,6 @@ void mapFrom(const void* x, void* out, DType outType, Function function, int64_t
   outType == DType::BF16 ? map<In, Bf16>(x, out, function, count, stream) : map<In, float>(x, out, function, count, stream);
 }
 
-template <class T>
-void multiplyOf(const void* a, const void* b, void* out, int64_t count, tile::Stream stream) {
-  const auto *left = static_cast<const T*>(a), *right = static_cast<const T*>(b);
-  auto* to = static_cast<T*>(out);
-  tile::launch<Multiply<T>>(stream, {tile::divideUp(count, threadsPerBlock * 4)}, 0, {left, right, to, count, alignedForFour(left, right, to)});
-}
-
 /// Copies move the widest unit that divides a pixel and fits the addresses.
 template <class Visit>
 void withUnit(const void* x, const void* out, int64_t pixelBytes, const Visit& visit) {
@@ -163,10 +135,6 @@ void mapElements(const void* x, DType xType, void* out, DType outType, Function 
   if (xType == DType::BF16) return mapFrom<Bf16>(x, out, outType, function, count, stream);
   if (xType == DType::F16) return mapFrom<F16>(x, out, outType, function, count, stream);
   mapFrom<float>(x, out, outType, function, count, stream);
-}
-
-void multiplyElements(const void* a, const void* b, void* out, DType type, int64_t count, tile::Stream stream) {
-  type == DType::BF16 ? multiplyOf<Bf16>(a, b, out, count, stream) : multiplyOf<float>(a, b, out, count, stream);
 }
 
 void addRepeated(const float* a, const float* b, float* out, int64_t count, int64_t period, tile::Stream stream) {

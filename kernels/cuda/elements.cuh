@@ -3,7 +3,18 @@
 #include "kernels/cuda/functions.h"
 #include "kernels/cuda/tile/tile.h"
 
+// A loop to keep rolled: its body is long and its indices need not be constants.
+#ifdef __CUDACC__
+#define TILE_ROLLED _Pragma("unroll 1")
+#else
+#define TILE_ROLLED
+#endif
+
 namespace vmoba::cuda {
+
+struct E4m3 {
+  uint8_t bits;
+};
 
 struct Four {
   float at[4];
@@ -30,6 +41,7 @@ TILE_DEVICE float e4m3ToFloat(uint32_t bits) {
 TILE_DEVICE float loadOne(const float* from) { return *from; }
 TILE_DEVICE float loadOne(const Bf16* from) { return tile::toFloat(*from); }
 TILE_DEVICE float loadOne(const F16* from) { return halfToFloat(from->bits); }
+TILE_DEVICE float loadOne(const E4m3* from) { return e4m3ToFloat(from->bits); }
 
 TILE_DEVICE Four loadFour(const float* from) {
   const auto values = *reinterpret_cast<const tile::Floats4*>(from);

@@ -10,8 +10,6 @@ namespace vmoba::cuda {
 
 /// out[i] = function(x[i]); x F32, BF16 or F16, out F32 or BF16. With Function::None a conversion.
 void mapElements(const void* x, DType xType, void* out, DType outType, Function function, int64_t count, tile::Stream stream);
-/// out[i] = a[i]·b[i], F32 or BF16 throughout.
-void multiplyElements(const void* a, const void* b, void* out, DType type, int64_t count, tile::Stream stream);
 /// out[i] = a[i] + b[i mod period], f32.
 void addRepeated(const float* a, const float* b, float* out, int64_t count, int64_t period, tile::Stream stream);
 

@@ -54,7 +54,8 @@ template <class Out>
 void linearBf16(const LinearJob& job, tile::Stream stream) {
   const auto* x = static_cast<const Bf16*>(job.x);
   const auto* weight = static_cast<const Bf16*>(job.weight);
-  const Epilogue<Out> epilogue{job.bias, nullptr, static_cast<Out*>(job.out), job.function};
+  auto* out = static_cast<Out*>(job.out);
+  const Epilogue<Out> epilogue{job.bias, nullptr, out, job.function, job.n % 4 == 0 && alignedForFour(out)};
   const tile::Extent grid{tile::divideUp(job.m, bf16product::tileM), tile::divideUp(job.n, bf16product::tileN)};
   if (job.k % bf16product::chunk == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
     tile::launch<LinearBf16<Out, true>>(stream, grid, bf16product::sharedBytes, {x, weight, job.m, job.n, job.k, epilogue});
@@ -67,7 +68,7 @@ void linearBf16(const LinearJob& job, tile::Stream stream) {
 
 void linear(const LinearJob& job, tile::Stream stream) {
   if (job.type == DType::F32) {
-    const Epilogue<float> epilogue{job.bias, nullptr, static_cast<float*>(job.out), job.function};
+    const Epilogue<float> epilogue{job.bias, nullptr, static_cast<float*>(job.out), job.function, false};
     tile::launch<LinearF32>(stream, {tile::divideUp(job.m, f32product::tileM), tile::divideUp(job.n, f32product::tileN)}, f32product::sharedBytes,
                             {static_cast<const float*>(job.x), static_cast<const float*>(job.weight), job.m, job.n, job.k, epilogue});
   } else if (job.outType == DType::BF16) {

@@ -17,6 +17,7 @@ struct Epilogue {
   const Out* residual = nullptr;    ///< [M, N] or null, added last
   Out* out = nullptr;               ///< [M, N]
   Function function = Function::None;
+  bool vector = false;              ///< n and the addresses allow four elements at once
 
   TILE_DEVICE float finish(float sum, int64_t at, int n) const {
     if (bias != nullptr) sum += bias[n];
@@ -31,6 +32,8 @@ constexpr int tileM = 128, tileN = 128, tileK = 32, stages = 3, threads = 256;
 constexpr int chunk = 8;  // bf16 in 16 bytes
 constexpr int stageElements = (tileM + tileN) * tileK;
 constexpr int sharedBytes = stages * stageElements * 2;
+constexpr int sumStride = 36;  // floats per row of sums: whole vectors, and eight rows in different banks
+static_assert(threads / 32 * 32 * sumStride * 4 <= sharedBytes);
 
 TILE_DEVICE int place(int row, int chunkIndex) { return row * tileK + (chunkIndex ^ ((row >> 1) & 3)) * chunk; }
 
@@ -117,29 +120,35 @@ TILE_DEVICE void run(const A& a, const W& w, int64_t m0, int64_t n0, int64_t m, 
     }
   }
 
+  // Each warp passes its 64×32 sums through shared memory, 32 rows at a time, so that it writes whole lines and the element
+  // function is compiled once instead of 64 times.
+  tile::waitCopies<0>();
+  tile::barrier();
+  const tile::Shared<float> mine = tile::sharedWindow<float>(warp * 32 * sumStride * 4, 32 * sumStride);
+  const int column = static_cast<int>(n0) + warpN + lane % 8 * 4;
   TILE_UNROLL
-  for (int i = 0; i < 4; ++i)
+  for (int part = 0; part < 2; ++part) {
     TILE_UNROLL
-  for (int j = 0; j < 4; ++j)
-    TILE_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const int64_t row = m0 + warpM + 16 * i + lane / 4 + 8 * half;
-    const int column = static_cast<int>(n0) + warpN + 8 * j + lane % 4 * 2;
-    if (!tile::within(row, m)) continue;
-    const int64_t at = row * n + column;
-    const float first = sum[i][j][2 * half], second = sum[i][j][2 * half + 1];
-    if (n % 2 == 0) {
-      if (!tile::within(column, n)) continue;
-      const float pair[2] = {epilogue.finish(first, at, column), epilogue.finish(second, at + 1, column + 1)};
-      if constexpr (sizeof(Out) == 2) {
-        *reinterpret_cast<uint32_t*>(epilogue.out + at) = tile::packBf16(pair[0], pair[1]);
-      } else {
-        *reinterpret_cast<tile::Floats2*>(epilogue.out + at) = {{pair[0], pair[1]}};
-      }
-    } else {
-      if (tile::within(column, n)) epilogue.out[at] = tile::fromFloat<Out>(epilogue.finish(first, at, column));
-      if (tile::within(column + 1, n)) epilogue.out[at + 1] = tile::fromFloat<Out>(epilogue.finish(second, at + 1, column + 1));
+    for (int i = 0; i < 2; ++i)
+      TILE_UNROLL
+    for (int j = 0; j < 4; ++j)
+      TILE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const auto& c = sum[2 * part + i][j];
+      mine.template setAs<tile::Floats2>(((16 * i + 8 * half + lane / 4) * sumStride + 8 * j + lane % 4 * 2) / 2, {{c[2 * half], c[2 * half + 1]}});
     }
+    tile::warpBarrier();
+    TILE_ROLLED
+    for (int r = lane / 8; r < 32; r += 4) {
+      const int64_t row = m0 + warpM + 32 * part + r;
+      if (!tile::within(row, m)) break;
+      const auto sums = mine.template getAs<tile::Floats4>((r * sumStride + lane % 8 * 4) / 4);
+      Four v{};
+      for (int j = 0; j < 4; ++j)
+        if (tile::within(column + j, n)) v.at[j] = epilogue.finish(sums.at[j], row * n + column + j, column + j);
+      storeFour(epilogue.out + row * n, column, n, epilogue.vector, v);
+    }
+    tile::warpBarrier();
   }
 }
 
@@ -150,6 +159,7 @@ namespace f32product {
 constexpr int tileM = 64, tileN = 64, tileK = 16, threads = 64, side = 8;
 constexpr int stride = tileM + 4;  // keeps vector reads aligned and spreads the transposing writes over the banks
 constexpr int sharedBytes = 2 * tileK * stride * 4;
+static_assert(tileK * stride >= threads * side);
 
 /// A matrix [rows, k] as a Source; every thread fetches its own row.
 struct MatrixRows {
@@ -195,13 +205,18 @@ TILE_DEVICE void run(const A& a, const W& w, int64_t m0, int64_t n0, int64_t m, 
     }
     tile::barrier();
   }
+  // Through shared memory (each thread its own words), so that the element function is compiled 8 times instead of 64.
+  const tile::Shared<float> mine = tileA.from(thread * side);
   TILE_UNROLL
-  for (int x = 0; x < side; ++x)
+  for (int x = 0; x < side; ++x) {
     TILE_UNROLL
-  for (int y = 0; y < side; ++y) {
+    for (int y = 0; y < side; ++y) mine.set(y, sum[x][y]);
     const int64_t row = m0 + rowOf + x;
-    const int column = static_cast<int>(n0) + columnOf + y;
-    if (tile::within(row, m) && tile::within(column, n)) epilogue.out[row * n + column] = epilogue.finish(sum[x][y], row * n + column, column);
+    TILE_ROLLED
+    for (int y = 0; y < side; ++y) {
+      const int column = static_cast<int>(n0) + columnOf + y;
+      if (tile::within(row, m) && tile::within(column, n)) epilogue.out[row * n + column] = epilogue.finish(mine.get(y), row * n + column, column);
+    }
   }
 }
 

@@ -110,7 +110,7 @@ class Shared {
     return value;
   }
   void set(int i, T value) const { std::memcpy(block().write(place<T>(i), sizeof(T)), &value, sizeof(T)); }
-  Shared from(int first) const { return Shared(offset_ + static_cast<uint32_t>(first) * sizeof(T), count_ - first); }
+  Shared from(int first) const { return Shared(offset_ + static_cast<uint32_t>(first) * static_cast<uint32_t>(sizeof(T)), count_ - first); }
   template <class U>
   U getAs(int i) const {
     U value;
