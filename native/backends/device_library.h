@@ -21,6 +21,12 @@ constexpr const char* kBackendAbiSymbol = "vmobaBackendAbi";
 /// `const vmoba::BackendLibrary* vmobaBackendLibrary()`
 constexpr const char* kBackendLibrarySymbol = "vmobaBackendLibrary";
 
+#if defined(_WIN32)
+#define VMOBA_BACKEND_EXPORT __declspec(dllexport)
+#else
+#define VMOBA_BACKEND_EXPORT __attribute__((visibility("default")))
+#endif
+
 struct FoundLibrary {
   const BackendLibrary* library = nullptr;
   std::string reason;  ///< why there is none, and what to do
