@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { toErrorShape } from '../../../contract/errors.ts';
 import { fileFailure } from '../encode/fileFailure.ts';
-import { listBackups, restoreBackup } from './database.ts';
+import { listBackups, restoreBackup, setDamagedAside } from './database.ts';
 import { libraryPaths } from './folder.ts';
 import { acquireLock, type Owner, writeOwner } from './lock.ts';
 import { openTables } from './openLibrary.ts';
@@ -19,7 +19,10 @@ export interface LibraryControl {
   close(): void;
   setOwner(owner: Owner): void;
   backups(): ReturnType<typeof listBackups>;
+  /** Puts a backup in the database's place and opens it. */
   restore(name?: string): void;
+  /** Sets the database aside and opens an empty one. */
+  startAnew(): void;
 }
 
 export interface LibraryCall {
@@ -58,6 +61,12 @@ const control: LibraryControl = {
     opened = undefined;
     restoreBackup(paths, name);
     opened = openTables(paths);
+  },
+  startAnew() {
+    opened?.close();
+    opened = undefined;
+    setDamagedAside(paths);
+    opened = openTables(paths, { anew: true });
   },
 };
 
