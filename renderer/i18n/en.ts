@@ -35,6 +35,7 @@ export const english = {
 
   shell: {
     navigation: 'Screens',
+    inspector: (of: string) => `Show or hide: ${of}`,
     project: 'Project',
     newProject: 'New project',
     newProjectName: 'Name of the new project',

@@ -18,6 +18,7 @@ export const percent = (fraction: number): string => `${Math.round(fraction * 10
 /** Three significant figures at most, unit chosen by size: "0.84 s", "12.6 s", "2 min 14 s", "1 h 52 min". */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '–';
+  if (seconds === 0) return '0 s';
   if (seconds < 0.0995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
   if (seconds < 9.995) return `${seconds.toFixed(seconds < 0.995 ? 2 : 1)} s`;
   if (seconds < 59.5) return `${Math.round(seconds)} s`;

@@ -47,6 +47,8 @@ export function createActions(settings: SettingsState) {
       const keys = keysOf(event);
       if (keys === null) return;
       if (isTyping(event.target) && !/^(Mod|Alt)\+/.test(keys) && !/^F\d+$/.test(keys)) return;
+      if (keys === 'Space' && event.target instanceof Element && event.target.closest('button, a, [role=option]'))
+        return;
       const action = items.findLast((one) => keysFor(one) === keys && (one.available?.() ?? true));
       if (!action) return;
       event.preventDefault();

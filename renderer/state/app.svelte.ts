@@ -12,6 +12,7 @@ import { createNavigation } from './navigation.svelte.ts';
 import { createPresets } from './presets.svelte.ts';
 import { createProjects } from './projects.svelte.ts';
 import { createRenders } from './renders.svelte.ts';
+import { createSelection } from './selection.svelte.ts';
 import { createSettings } from './settings.svelte.ts';
 import { createStudio } from './studio.svelte.ts';
 import { createTakes } from './takes.svelte.ts';
@@ -30,6 +31,7 @@ export function createApp(client: StudioClient, transport: Transport) {
   const compose = createCompose(client, { models, settings, projects });
   const live = createLive(client, renders);
   const actions = createActions(settings);
+  const selection = createSelection();
   const exports = createExports(client, (done) => {
     if (done.state === 'failed' && done.error) toasts.error(done.error);
     else if (done.state === 'done')
@@ -62,6 +64,7 @@ export function createApp(client: StudioClient, transport: Transport) {
     live,
     actions,
     exports,
+    selection,
     get paletteOpen() {
       return paletteOpen;
     },

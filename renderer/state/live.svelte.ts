@@ -141,12 +141,23 @@ export function createLive(client: StudioClient, renders: RendersState) {
     get maps() {
       return shownMaps;
     },
+    get shownId() {
+      return shownId;
+    },
     get followsQueue() {
       return chosenId === null;
     },
     /** Looks at one render, or (null) at whatever runs. */
     choose(id: string | null) {
       chosenId = id;
+    },
+    /** The screen is shown again: what was missed is read, and previews come from now on. */
+    async enter() {
+      if (shownId !== null) await Promise.all([watch(), refresh()]);
+    },
+    /** The screen is left: no more previews. */
+    leave() {
+      if (shownId !== null) void client.call('renders.unwatch', { id: shownId }).catch(() => {});
     },
     /** Called when the render to show has changed. */
     async show(id: string | null) {
