@@ -11,8 +11,10 @@ export function embeddedModel(): string {
   return firstWith('model.json', packagedAt('models', 'nano'), join(root, 'resources', 'models', 'nano'));
 }
 
-/** Prompts with their clips to begin with; the folder need not be there. */
+/** Prompts with their clips to begin with, or what VMOBA_GALLERY names; the folder need not be there. */
 export function galleryFolder(): string {
+  const named = process.env['VMOBA_GALLERY'];
+  if (named) return named;
   return firstWith('gallery.json', packagedAt('gallery'), join(root, 'resources', 'gallery'));
 }
 

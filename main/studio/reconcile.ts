@@ -51,7 +51,10 @@ export async function reconcile(options: ReconcileOptions): Promise<string[]> {
   const known = new Set(takes.flatMap(({ file, poster, maps }) => [file, poster, maps]));
   const strangers = (await names(paths.takes)).filter((name) => !known.has(`takes/${name}`));
   const adopted = await settleStrangers(options, strangers, unfinished);
-  if (adopted > 0) notices.push(`${adopted} ${adopted === 1 ? 'clip was' : 'clips were'} found again by their files.`);
+  if (adopted > 0)
+    notices.push(
+      `${adopted} ${adopted === 1 ? 'clip was found again by its file' : 'clips were found again by their files'}.`,
+    );
   return notices;
 }
 

@@ -185,7 +185,15 @@ export class Studio {
       'studio.status': () => this.#status(),
       'library.backups': async () => ({ items: await control.backups() }),
       'library.backup': () => upkeep.backup(),
-      'library.check': async () => ({ problems: this.#problem ? [this.#problem.message] : await upkeep.check() }),
+      'library.check': async () => {
+        if (this.#problem) return { problems: [this.#problem.message] };
+        const problems = await upkeep.check();
+        if (problems.length > 0) {
+          const shown = problems.slice(0, 3).join('; ');
+          await this.#foundCorrupt(new StudioError('library-corrupt', `The library's database is damaged: ${shown}.`));
+        }
+        return { problems };
+      },
       'library.restore': async ({ name, anew }) => {
         if (!this.#problem || this.#restoring)
           throw new StudioError('conflict', 'The library is well: there is nothing to restore.');
