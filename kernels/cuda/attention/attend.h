@@ -2,8 +2,9 @@
 #pragma once
 #include <functional>
 
-#include "kernels/cuda/attention/key_tiles.h"
-#include "kernels/cuda/tile/launch.h"
+#include "kernels/cuda/attention/packing.h"
+#include "kernels/cuda/tile/common.h"
+#include "native/base/dtype.h"
 
 namespace vmoba::cuda {
 

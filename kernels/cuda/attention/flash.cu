@@ -2,6 +2,8 @@
 // keys is fetched while the previous values are multiplied, each tile of values while the logits are computed, so one buffer
 // of each is enough and two thread blocks fit a multiprocessor.
 #include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/key_tiles.h"
+#include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
 #include <cmath>

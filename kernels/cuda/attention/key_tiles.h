@@ -2,17 +2,9 @@
 // beginning of the next visited block, so that a block that does not fill a hardware tile wastes nothing.
 #pragma once
 #include "kernels/cuda/attention/packing.h"
+#include "kernels/cuda/tile/tile.h"
 
 namespace vmoba::cuda {
-
-/// What a tile's rows attend to.
-struct Keys {
-  int32_t count = 0;                     ///< rows of k and v
-  const int32_t* start = nullptr;        ///< [blocks+1]
-  int32_t blocks = 0;
-  const Visit* visits = nullptr;         ///< as in Packing; null = every row attends to all keys
-  const int32_t* visitCounts = nullptr;
-};
 
 /// Up to two runs of neighbouring keys and, for one warp, the rows that attend to each.
 struct KeyTile {

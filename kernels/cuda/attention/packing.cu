@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention/packing.h"
+#include "kernels/cuda/tile/launch.h"
 
 namespace vmoba::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // From selections to the work of attention tiles: which query rows share a tile, and which blocks a tile visits.
 #pragma once
 #include "kernels/cuda/attention/plan_view.h"
-#include "kernels/cuda/tile/launch.h"
+#include "kernels/cuda/tile/common.h"
 
 namespace vmoba::cuda {
 
@@ -16,6 +16,15 @@ struct Packing {
   int32_t* order = nullptr;         ///< [heads, tiles*kTileRows] position of each tile row, -1 = none
   Visit* visits = nullptr;          ///< [heads, tiles, blocks]; the first `visitCounts` are used
   int32_t* visitCounts = nullptr;   ///< [heads, tiles]
+};
+
+/// What a tile's rows attend to.
+struct Keys {
+  int32_t count = 0;                     ///< rows of k and v
+  const int32_t* start = nullptr;        ///< [blocks+1]
+  int32_t blocks = 0;
+  const Visit* visits = nullptr;         ///< as in Packing; null = every row attends to all keys
+  const int32_t* visitCounts = nullptr;
 };
 
 /// Orders each head's rows so that rows of like selections share a tile, stably: a least-significant-digit radix sort of a

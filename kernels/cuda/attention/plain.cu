@@ -1,6 +1,8 @@
 // Attention in f32 arithmetic: the strict mode, umT5's biased attention, the VAE's attention over frames and word maps. 32 query
 // rows by 32 keys per step; four threads share a row.
 #include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/key_tiles.h"
+#include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/tile/common.h"
 
 namespace vmoba::cuda {
 
@@ -22,8 +23,8 @@ struct PlanView {
   const int32_t* sequenceEnd = nullptr;        ///< [blocks]
   const int32_t* segmentFirst = nullptr;       ///< [segments+1] first position of each segment
   const int32_t* blockFirstSegment = nullptr;  ///< [blocks+1]
-  int32_t words() const { return (blocks + 31) / 32; }  ///< 32-bit words of one query's selection
-  int32_t tiles() const { return (tokens + kTileRows - 1) / kTileRows; }
+  TILE_SHARED_CODE int32_t words() const { return (blocks + 31) / 32; }  ///< 32-bit words of one query's selection
+  TILE_SHARED_CODE int32_t tiles() const { return (tokens + kTileRows - 1) / kTileRows; }
 };
 
 /// The array to upload, and the view of it once it lies at `device`.

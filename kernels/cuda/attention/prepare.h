@@ -2,7 +2,7 @@
 // heads in one pass; the block means of k come out of the same pass.
 #pragma once
 #include "kernels/cuda/attention/plan_view.h"
-#include "kernels/cuda/tile/launch.h"
+#include "kernels/cuda/tile/common.h"
 
 namespace vmoba::cuda {
 

@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention/selection.h"
+#include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
 

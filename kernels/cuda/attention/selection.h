@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/attention.h"
 #include "kernels/cuda/attention/plan_view.h"
-#include "kernels/cuda/tile/launch.h"
+#include "kernels/cuda/tile/common.h"
 
 namespace vmoba::cuda {
 

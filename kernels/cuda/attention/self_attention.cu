@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention/self_attention.h"
+#include "native/base/error.h"
 
 #include <algorithm>
 

@@ -7,11 +7,6 @@
 
 namespace vmoba::tile {
 
-/// In order of launches. `handle`: a cudaStream_t on the GPU; a const emulation::Options* in the emulator; null = the default.
-struct Stream {
-  void* handle = nullptr;
-};
-
 #ifdef __CUDACC__
 
 /// Throws Error{OutOfMemory} or Error{DeviceLost} naming `what` unless `status` is success.
