@@ -100,6 +100,12 @@ const stages = [
     count: whole,
   },
   {
+    name: 'verify-other',
+    needs: 'build-native',
+    command: [node(), ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures-other']],
+    count: whole,
+  },
+  {
     name: 'vitest',
     needs: 'build-native',
     command: [
@@ -122,6 +128,8 @@ const stages = [
     command: [node(), ['scripts/build-native.mjs', '--sanitize']],
     count: whole,
   },
+  // A short run keeps every fuzz target alive; findings are looked for with `scripts/fuzz 600`.
+  { name: 'fuzz', command: ['bash', ['scripts/fuzz', '5']], count: whole },
   { name: 'ctest-sanitize', needs: 'build-sanitize', ...ctest('build/sanitize', 'ctest-sanitize.xml') },
 ];
 

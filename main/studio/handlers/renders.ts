@@ -95,8 +95,9 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
       const settings = merged(current.settings, changes);
       const warnings = await core.requests.check(settings);
       const restarts = picture(settings) !== picture(current.settings);
-      if (restarts) await queue.discardWork(id);
       const edited = await library.renders.edit(id, settings, output ?? current.output, warnings, restarts);
+      // The queue may take it from here on: nothing is awaited before the old work is out of its way.
+      if (restarts) await new WorkFolder(library.paths.work, id).discard();
       return tell([edited])[0] as Render;
     },
     'renders.duplicate': async ({ id, changes, place }) => {
