@@ -21,6 +21,14 @@ inline void check(cudaError_t status, const char* what) {
   throw Error(code, std::string("the GPU failed in ") + what + ": " + cudaGetErrorString(status));
 }
 
+/// Shared memory of one multiprocessor of the current device, which decides how many thread blocks run beside each other.
+inline int sharedBytesPerMultiprocessor(Stream) {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "reading the device");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "reading the device");
+  return bytes;
+}
+
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, Kernel::blocksPerSM) entry(const __grid_constant__ typename Kernel::Arguments arguments) {
   Kernel::run(arguments);
@@ -36,6 +44,10 @@ void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::
 }
 
 #else
+
+inline int sharedBytesPerMultiprocessor(Stream stream) {
+  return stream.handle ? static_cast<const emulation::Options*>(stream.handle)->sharedBytesPerMultiprocessor : emulation::Options{}.sharedBytesPerMultiprocessor;
+}
 
 template <class Kernel>
 void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::Arguments& arguments) {

@@ -24,10 +24,13 @@
 #define TILE_DEVICE __device__ __forceinline__
 #define TILE_SHARED_CODE __host__ __device__ __forceinline__  // arithmetic that launch code uses too
 #define TILE_UNROLL _Pragma("unroll")
+#define TILE_PRAGMA(text) _Pragma(#text)
+#define TILE_UNROLL_BY(n) TILE_PRAGMA(unroll n)
 #else
 #define TILE_DEVICE inline
 #define TILE_SHARED_CODE inline
 #define TILE_UNROLL _Pragma("GCC unroll 64")
+#define TILE_UNROLL_BY(n)
 #endif
 
 namespace vmoba::tile {
