@@ -5,6 +5,7 @@ test('from the first start to two takes compared, and all of it still there afte
   studio,
   open,
 }) => {
+  test.setTimeout(300_000);
   const prompt = 'a red ball bounces on a blue floor';
 
   await test.step('the first start is one prompt away from the first clip', async () => {
