@@ -66,7 +66,9 @@ TEST_P(FixtureMasks, AreExact) {
   for (std::string rule; std::getline(names, rule, ';');) {
     c.rule = ruleOf(rule);
     const SelfAttentionResult r = run(c, 7, &qkv);
-    if (compared == 0) EXPECT_LT(worst(r.probe.gate, doubles(stored.require("gate").toFloat())), 1e-4);
+    if (compared == 0) {
+      EXPECT_LT(worst(r.probe.gate, doubles(stored.require("gate").toFloat())), 1e-4);
+    }
     const WeightView& packed = stored.require(rule + ".mask_packed");
     const size_t plane = static_cast<size_t>(c.heads) * tokens;
     int flips = 0;
