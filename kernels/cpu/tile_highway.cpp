@@ -14,7 +14,7 @@ namespace HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
-constexpr int64_t kChunkBytes = 64 << 10;
+constexpr int64_t kChunkBytes = 128 << 10;
 
 struct Arithmetic {
   using Tag = hn::ScalableTag<float>;
