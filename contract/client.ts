@@ -32,7 +32,7 @@ export class StudioClient {
   /** Rejects with a StudioError: the studio's own, or `disconnected`. */
   call<Name extends MethodName>(
     method: Name,
-    ...[input]: object extends MethodInput<Name> ? [MethodInput<Name>?] : [MethodInput<Name>]
+    ...[input]: Record<never, never> extends MethodInput<Name> ? [MethodInput<Name>?] : [MethodInput<Name>]
   ): Promise<MethodOutput<Name>> {
     return new Promise<unknown>((resolve, reject) => {
       if (this.#closed) return reject(this.#closed);

@@ -47,7 +47,7 @@ export const pageOf = <Item extends z.ZodType>(item: Item) =>
   });
 
 /** Bytes that travel beside the message, not as text. */
-export const bytes = z.instanceof(Uint8Array);
+export const bytes = z.custom<Uint8Array>((value) => value instanceof Uint8Array, { error: 'must be bytes' });
 
 export const nothing = z.strictObject({});
 export const done = z.object({});

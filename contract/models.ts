@@ -72,6 +72,8 @@ export const catalogueEntry = z.object({
   ),
   approximateBytes: z.int(),
   installed: z.boolean(),
+  /** Part of the studio: nothing to download. */
+  builtIn: z.boolean(),
 });
 export type CatalogueEntry = z.infer<typeof catalogueEntry>;
 
@@ -131,7 +133,7 @@ export const modelMethods = {
     done,
   ),
   'models.catalogue': method(
-    'Models that can be downloaded and run.',
+    'Models that can be run: those that come with the studio, then those that can be downloaded.',
     nothing,
     z.object({ items: z.array(catalogueEntry) }),
   ),

@@ -33,6 +33,8 @@ export const renderProgress = z.object({
   layer: z.int().nullable(),
   /** Seconds until the clip is there, as far as can be known. */
   etaSeconds: z.number().nullable(),
+  /** Stops after the running step, as asked for. */
+  pausing: z.boolean(),
 });
 export type RenderProgress = z.infer<typeof renderProgress>;
 

@@ -41,8 +41,8 @@ export const studioMethods = {
     z.object({ problems: z.array(z.string()) }),
   ),
   'library.restore': method(
-    'Replaces a corrupt database by a backup (the newest when not named); the corrupt one is kept beside it. Takes made since are found again from their files. Errors: conflict when the library is well, not-found.',
-    z.strictObject({ name: z.string().max(200).optional() }),
+    'Replaces a corrupt database by a backup (the newest when not named) or, with `anew`, by an empty one; the corrupt one is kept beside it. Takes that it does not know are found again from their files. Errors: conflict when the library is well, not-found.',
+    z.strictObject({ name: z.string().max(200).optional(), anew: z.boolean().default(false) }),
     studioStatus,
   ),
   'host.reveal': method(

@@ -70,7 +70,7 @@ const ctest = (folder, file) => ({
 const stages = [
   { name: 'format', command: [bin('prettier'), ['--check', '.', '--log-level', 'warn']], count: whole },
   { name: 'lint', command: [bin('eslint'), ['.', '--max-warnings', '0']], count: whole },
-  { name: 'types', command: [bin('tsc'), ['-p', 'tsconfig.json']], count: whole },
+  { name: 'types', command: ['npm', ['run', '--silent', 'types']], count: whole },
   {
     name: 'svelte-types',
     when: () => exists('renderer/tsconfig.json'),
@@ -100,6 +100,12 @@ const stages = [
     count: whole,
   },
   {
+    name: 'verify-other',
+    needs: 'build-native',
+    command: [node(), ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures-other']],
+    count: whole,
+  },
+  {
     name: 'vitest',
     needs: 'build-native',
     command: [
@@ -122,6 +128,8 @@ const stages = [
     command: [node(), ['scripts/build-native.mjs', '--sanitize']],
     count: whole,
   },
+  // A short run keeps every fuzz target alive; findings are looked for with `scripts/fuzz 600`.
+  { name: 'fuzz', command: ['bash', ['scripts/fuzz', '5']], count: whole },
   { name: 'ctest-sanitize', needs: 'build-sanitize', ...ctest('build/sanitize', 'ctest-sanitize.xml') },
 ];
 

@@ -63,6 +63,7 @@ export function textPrinter(steps: number): ProgressPrinter {
           if (terminal) draw('');
           break;
         case 'text':
+        case 'checkpoint-refused':
         case 'checkpoint':
           break;
       }

@@ -1,4 +1,5 @@
 /** The parts of an open studio, put together once. Handlers get them all; the parts know only what they are given. */
+import type { StudioError } from '../../contract/errors.ts';
 import { EncodeClient } from './encode/encodeClient.ts';
 import { EngineHost } from './engineHost.ts';
 import { Estimator } from './estimates/estimator.ts';
@@ -38,12 +39,19 @@ export interface Core {
   close(): Promise<void>;
 }
 
-/** @param adopt Take in clips the database does not know. Errors: io, disk-full. */
+export interface OpenCoreOptions {
+  /** Take in clips the database does not know. */
+  adopt: boolean;
+  /** Called when the queue finds the database damaged. */
+  onCorrupt(error: StudioError): void;
+}
+
+/** Errors: io, disk-full. */
 export async function openCore(
   library: Library,
   events: EventHub,
   options: StudioOptions,
-  adopt: boolean,
+  { adopt, onCorrupt }: OpenCoreOptions,
 ): Promise<Core> {
   const { publish } = events;
   const processes = { launch: options.launch };
@@ -63,6 +71,7 @@ export async function openCore(
     requests,
     watchers,
     publish,
+    onCorrupt,
     spaceCheckMs: options.spaceCheckMs,
   });
   const downloads = new Downloads({
@@ -74,10 +83,11 @@ export async function openCore(
     keepFreeBytes: async () => (await library.settings.get()).minimumFreeBytes,
     retry: options.downloadRetry,
   });
+  await downloads.findUnfinished();
   const exports = new Exports({ library, publish, encoder: processes });
   const uploads = new Uploads(library.paths.uploads);
-  if (options.embeddedModel) await models.embed(options.embeddedModel);
-  const notices = await reconcile({
+  const embedding = options.embeddedModel ? await models.embed(options.embeddedModel) : [];
+  const reconciled = await reconcile({
     library,
     encoder,
     adopt,
@@ -98,7 +108,7 @@ export async function openCore(
     exports,
     uploads,
     gallery: new Gallery(options.galleryFolder ?? null),
-    notices,
+    notices: [...embedding, ...reconciled],
     async close() {
       await Promise.all([queue.close(), downloads.close(), exports.close(), uploads.close()]);
       await Promise.all([engines.close(), encoder.stop()]);

@@ -46,20 +46,33 @@ export class EngineHost {
     return this.#renderer;
   }
 
-  /** Asks the helper engine something short. Errors: the engine's. */
+  /** Asks the helper engine something short; once more where it died meanwhile. Errors: the engine's. */
   async ask<Result>(question: (engine: EngineClient) => Promise<Result>): Promise<Result> {
     this.#refuseWhenClosed();
-    if (!this.#helper?.alive) this.#helper = EngineClient.start({ ...this.#options.client, nice: 0 });
     clearTimeout(this.#helperTimer);
     this.#helperUses++;
     try {
-      return await question(this.#helper);
+      return await question(this.#runningHelper()).catch((error: unknown) => {
+        if (!(error instanceof StudioError) || error.code !== 'engine-crashed' || this.#closed) throw error;
+        return question(this.#runningHelper());
+      });
     } finally {
       if (--this.#helperUses === 0 && !this.#closed) {
-        this.#helperTimer = setTimeout(() => void this.#helper?.stop(), idleMs);
+        this.#helperTimer = setTimeout(() => this.#stopHelper(), idleMs);
         this.#helperTimer.unref();
       }
     }
+  }
+
+  #runningHelper(): EngineClient {
+    if (!this.#helper?.alive) this.#helper = EngineClient.start({ ...this.#options.client, nice: 0 });
+    return this.#helper;
+  }
+
+  /** Forgotten at once: nobody may ask a process that is about to end. */
+  #stopHelper(): void {
+    void this.#helper?.stop();
+    this.#helper = undefined;
   }
 
   /** What the engine is and runs on; asked once. */

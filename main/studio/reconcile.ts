@@ -51,15 +51,23 @@ export async function reconcile(options: ReconcileOptions): Promise<string[]> {
   const known = new Set(takes.flatMap(({ file, poster, maps }) => [file, poster, maps]));
   const strangers = (await names(paths.takes)).filter((name) => !known.has(`takes/${name}`));
   const adopted = await settleStrangers(options, strangers, unfinished);
-  if (adopted > 0) notices.push(`${adopted} ${adopted === 1 ? 'clip was' : 'clips were'} found again by their files.`);
+  if (adopted > 0)
+    notices.push(
+      `${adopted} ${adopted === 1 ? 'clip was found again by its file' : 'clips were found again by their files'}.`,
+    );
   return notices;
 }
 
-/** Deletes files whose rows are gone. */
+/** Deletes files whose rows are gone; those that cannot be deleted now are tried again at the next start. */
 export async function deletePending(library: Library): Promise<void> {
-  const pending = await library.takes.pendingDeletions();
-  for (const path of pending) await rm(join(library.paths.folder, path), { recursive: true, force: true });
-  if (pending.length > 0) await library.takes.forgetDeletions(pending);
+  const gone: string[] = [];
+  for (const path of await library.takes.pendingDeletions()) {
+    await rm(join(library.paths.folder, path), { recursive: true, force: true }).then(
+      () => gone.push(path),
+      () => {}, // held open by a player, perhaps
+    );
+  }
+  if (gone.length > 0) await library.takes.forgetDeletions(gone);
 }
 
 async function settleStrangers(

@@ -41,6 +41,8 @@ export interface StudioOptions {
   fetch?: typeof fetch;
   downloadRetry?: Partial<RetryPolicy>;
   spaceCheckMs?: number;
+  /** False: the library and its queue can be read and changed, but nothing is rendered. */
+  work?: boolean;
 }
 
 export class Studio {
@@ -51,6 +53,9 @@ export class Studio {
   #core: Core | undefined;
   #handlers: Omit<Handlers<CallContext>, StandingMethod> | undefined;
   #problem: ErrorShape | null = null;
+  #restoring = false;
+  /** Resolves when the parts that a damaged library stopped have ended. */
+  #stopped: Promise<void> = Promise.resolve();
   #closed = false;
 
   private constructor(options: StudioOptions, library: Library) {
@@ -88,6 +93,7 @@ export class Studio {
     if (!isMethodName(name))
       throw new StudioError('bad-request', `There is no method ${name.slice(0, 100)}.`, { field: 'method' });
     if (this.#closed) throw new StudioError('closing', 'The studio is closing.');
+    refuseDeepNesting(input);
     const parsed = parseRequest(methods[name].input, input);
     if (isStandingMethod(name)) {
       return (this.#standing[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
@@ -96,7 +102,12 @@ export class Studio {
       const { code, message } = this.#problem ?? { code: 'closing' as const, message: 'The studio is not open.' };
       throw new StudioError(code, message);
     }
-    return (this.#handlers[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
+    try {
+      return await (this.#handlers[name] as (input: unknown, context: CallContext) => unknown)(parsed, context);
+    } catch (error) {
+      if (error instanceof StudioError && error.code === 'library-corrupt') await this.#foundCorrupt(error);
+      throw error;
+    }
   }
 
   /** Whether an event is for a connection: heavy ones only for those who watch. */
@@ -125,6 +136,11 @@ export class Studio {
     return path !== null && existsSync(path) ? path : null;
   }
 
+  /** What start-up found and mended, in words. */
+  get notices(): readonly string[] {
+    return this.#core?.notices ?? [];
+  }
+
   /** Lets other processes of this person find the host that serves this library. */
   async announce(url: string): Promise<void> {
     await this.#library.control.setOwner({ pid: process.pid, url });
@@ -140,17 +156,25 @@ export class Studio {
     if (this.#closed) return;
     this.events.publish('studio.closing', { reason });
     this.#closed = true;
+    await this.#stopped;
     await this.#core?.close();
     await this.#library.close();
   }
 
   async #begin(adopt: boolean): Promise<void> {
-    const core = await openCore(this.#library, this.events, this.#options, adopt);
+    const core = await openCore(this.#library, this.events, this.#options, {
+      adopt,
+      onCorrupt: (error) => void this.#foundCorrupt(error),
+    });
     this.#core = core;
     this.#handlers = coreHandlers(core);
     this.#problem = null;
     await core.library.projects.chosen(undefined);
-    await core.queue.start();
+    // A full disk is no reason not to open.
+    await this.#library.upkeep.backupIfDue().catch((error: Error) => {
+      core.notices.push(`The daily backup of the library could not be made. ${error.message}`);
+    });
+    await core.queue.start(this.#options.work ?? true);
   }
 
   #standingHandlers(): Pick<Handlers<CallContext>, StandingMethod> {
@@ -161,11 +185,26 @@ export class Studio {
       'studio.status': () => this.#status(),
       'library.backups': async () => ({ items: await control.backups() }),
       'library.backup': () => upkeep.backup(),
-      'library.check': async () => ({ problems: this.#problem ? [this.#problem.message] : await upkeep.check() }),
-      'library.restore': async ({ name }) => {
-        if (!this.#problem) throw new StudioError('conflict', 'The library is well: there is nothing to restore.');
-        await control.restore(name);
-        await this.#begin(true);
+      'library.check': async () => {
+        if (this.#problem) return { problems: [this.#problem.message] };
+        const problems = await upkeep.check();
+        if (problems.length > 0) {
+          const shown = problems.slice(0, 3).join('; ');
+          await this.#foundCorrupt(new StudioError('library-corrupt', `The library's database is damaged: ${shown}.`));
+        }
+        return { problems };
+      },
+      'library.restore': async ({ name, anew }) => {
+        if (!this.#problem || this.#restoring)
+          throw new StudioError('conflict', 'The library is well: there is nothing to restore.');
+        this.#restoring = true;
+        try {
+          await this.#stopped;
+          await (anew ? control.startAnew() : control.restore(name));
+          await this.#begin(true);
+        } finally {
+          this.#restoring = false;
+        }
         this.events.publish('library.changed', await this.#libraryStatus());
         return this.#status();
       },
@@ -181,6 +220,17 @@ export class Studio {
         return { path: await host.choosePath(what, title) };
       },
     };
+  }
+
+  /** Damage that shows while the library is open: everything stops, only restoration is offered. */
+  async #foundCorrupt(error: StudioError): Promise<void> {
+    if (this.#problem) return;
+    this.#problem = toErrorShape(error);
+    this.#handlers = undefined;
+    const core = this.#core;
+    this.#core = undefined;
+    this.#stopped = core?.close().catch(() => {}) ?? this.#stopped; // its last words go to a library that cannot take them
+    this.events.publish('library.changed', await this.#libraryStatus());
   }
 
   async #libraryStatus(): Promise<StudioStatus['library']> {
@@ -200,7 +250,20 @@ export class Studio {
       version,
       host: { kind: host.kind, canReveal: host.reveal !== undefined, canChoosePaths: host.choosePath !== undefined },
       library: await this.#libraryStatus(),
-      notices: this.#core?.notices ?? [],
+      notices: [...this.notices],
     };
+  }
+}
+
+const deepestInput = 64;
+
+/** Schemas and codecs walk inputs by recursion; nothing of ours is nested deeply. Errors: bad-request. */
+function refuseDeepNesting(input: unknown): void {
+  let level = [input];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > deepestInput) throw new StudioError('bad-request', 'The request is nested too deeply.');
+    level = level.flatMap((value): unknown[] =>
+      typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) ? Object.values(value) : [],
+    );
   }
 }

@@ -3,6 +3,7 @@ import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StudioError } from '../../contract/errors.ts';
 import { fileFailure } from './encode/fileFailure.ts';
+import { writeAll } from './encode/temporary.ts';
 import { freeBytes } from './estimates/estimator.ts';
 import { newId } from './library/ids.ts';
 
@@ -57,7 +58,7 @@ export class Uploads {
     const at = upload.received;
     if (at + data.length > upload.announced) throw new StudioError('too-large', 'More came than was announced.');
     upload.received += data.length;
-    upload.last = upload.last.then(() => upload.file.write(data, 0, data.length, at));
+    upload.last = upload.last.then(() => writeAll(upload.file, data, at));
     try {
       await upload.last;
     } catch (error) {

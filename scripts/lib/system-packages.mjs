@@ -15,6 +15,12 @@ const sanitizerRuntime = () =>
     readdirSync(`/usr/lib/gcc/${target}`).some((version) => existsSync(`/usr/lib/gcc/${target}/${version}/libasan.so`)),
   );
 
+const fuzzerRuntime = () => {
+  const { stdout } = spawnSync('clang++', ['-print-runtime-dir'], { encoding: 'utf8' });
+  const folder = (stdout ?? '').trim();
+  return existsSync(folder) && readdirSync(folder).some((file) => file.startsWith('libclang_rt.fuzzer'));
+};
+
 /** `for`: what needs it. build = the engine, test = the whole test command. */
 const packages = [
   { name: 'g++', present: command('g++'), for: 'build' },
@@ -26,6 +32,7 @@ const packages = [
   { name: 'ffmpeg', present: command('ffprobe'), for: 'test' },
   { name: 'chromium', present: () => hasCommand('chromium') || hasCommand('google-chrome'), for: 'test' },
   { name: 'clang', present: command('clang++'), for: 'test' },
+  { name: 'libclang-rt-dev', present: fuzzerRuntime, for: 'test' },
   { name: 'clang-format', present: command('clang-format'), for: 'test' },
   { name: 'libgcc-12-dev', present: sanitizerRuntime, for: 'test' },
 ];

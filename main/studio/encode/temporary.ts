@@ -1,17 +1,36 @@
 /** Files and folders that appear complete or not at all. */
 import { randomBytes } from 'node:crypto';
-import { open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { failpoint } from '../failpoints.ts';
 
 /** A hidden name beside `path`, on the same disk, that no other writer uses. */
 export function temporaryBeside(path: string): string {
   return join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}.part`);
 }
 
+/** All of `data` at `position`: a disk that is filling up takes a part of a write without an error. */
+export async function writeAll(file: FileHandle, data: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < data.length;) {
+    done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
+  }
+}
+
+/** Like a recursive mkdir, which never returns on systems that deny a folder with "not found" (/proc). */
+export async function makeFolder(folder: string): Promise<void> {
+  if (await stat(folder).catch(() => undefined)) return;
+  await makeFolder(dirname(folder));
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+}
+
 /** Makes the content durable and moves it into place, replacing what was there. */
 export async function moveIntoPlace(temporary: string, path: string): Promise<void> {
   await sync(temporary);
+  failpoint('file-written');
   await rename(temporary, path);
+  failpoint('file-moved');
   await sync(dirname(path));
 }
 

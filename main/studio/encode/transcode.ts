@@ -1,5 +1,5 @@
 /** A finished clip in another format, or one of its frames as a picture. */
-import { writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
 import { fileFailure } from './fileFailure.ts';
@@ -49,6 +49,7 @@ export async function extractFrame(source: string, frame: number, path: string):
     await writeFile(temporary, await writer.encode(picture));
     await moveIntoPlace(temporary, path);
   } catch (error) {
+    await rm(temporary, { force: true });
     throw fileFailure(error, `Writing ${path}`);
   } finally {
     writer.close();

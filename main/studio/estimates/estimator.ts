@@ -6,7 +6,7 @@ import type { RenderPlan } from '../../../contract/plan.ts';
 import { policyPresets } from '../../../contract/attentionPolicy.ts';
 import type { RenderRequest } from '../../../contract/renderRequest.ts';
 import type { StepReport } from '../../engine/binding.ts';
-import type { EngineClient } from '../../engine/engineClient.ts';
+import type { EngineClient, EngineSession } from '../../engine/engineClient.ts';
 import type { EngineHost } from '../engineHost.ts';
 import type { Library } from '../library/libraryClient.ts';
 import type { StoredTiming } from '../library/tables/timings.ts';
@@ -116,7 +116,12 @@ export class Estimator {
    * Times a dense step for a render that will have none of its own, where that is quick and has not been done. Returns its
    * seconds, or null.
    */
-  async timeDenseStep(engine: EngineClient, request: RenderRequest, card: ModelCard): Promise<number | null> {
+  async timeDenseStep(
+    engine: EngineClient,
+    request: RenderRequest,
+    card: ModelCard,
+    signal: AbortSignal,
+  ): Promise<number | null> {
     const plan = await this.#options.plans.get(request);
     if (workOf(plan, request.policy, request.steps).denseSteps > 0) return null;
     const known = await this.denseStepSeconds(request, card);
@@ -127,7 +132,7 @@ export class Estimator {
       ? estimate.phases.sampling / request.steps
       : (linears + attentionDense) / slowestFlops;
     if (stepSeconds > longestCalibrationSeconds) return null;
-    const { steps } = await timedSteps(engine, { ...request, policy: policyPresets.dense });
+    const { steps } = await timedSteps(engine, { ...request, policy: policyPresets.dense }, signal);
     const seconds = steps.at(-1)?.seconds.total ?? null;
     if (seconds !== null) {
       await this.#options.library.timings.setDenseStepSeconds(await this.#denseKey(request, card, plan), seconds);
@@ -200,11 +205,14 @@ export class Estimator {
   }
 }
 
-/** Two steps; the first packs weights and is only there for the second. */
-async function timedSteps(engine: EngineClient, { fps: _fps, ...request }: RenderRequest) {
+/** Two steps; the first packs weights and is only there for the second. Ended by ending the engine: nothing is lost with it. */
+async function timedSteps(engine: EngineClient, { fps: _fps, ...request }: RenderRequest, signal?: AbortSignal) {
   const started = performance.now();
-  const session = await engine.openSession({ ...request, prompt: 'a', negativePrompt: '' }, () => {});
+  const stop = () => engine.kill();
+  signal?.addEventListener('abort', stop);
+  let session: EngineSession | undefined;
   try {
+    session = await engine.openSession({ ...request, prompt: 'a', negativePrompt: '' }, () => {});
     const loading = (performance.now() - started) / 1000;
     const text = await session.encodeText();
     const steps: StepReport[] = [];
@@ -212,7 +220,8 @@ async function timedSteps(engine: EngineClient, { fps: _fps, ...request }: Rende
     const timings: RenderTimings = { loading, text: text.seconds, sampling: 0, decoding: 0, encoding: 0, total: 0 };
     return { steps, timings };
   } finally {
-    await session.close().catch(() => {}); // an engine that died has closed it
+    signal?.removeEventListener('abort', stop);
+    await session?.close().catch(() => {}); // an engine that died has closed it
   }
 }
 

@@ -1,12 +1,12 @@
 /** Takes in other formats, one after another; each appears complete or not at all. */
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { extname, join, resolve } from 'node:path';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { ClipExport } from '../../../contract/exports.ts';
 import { EncodeClient, type EncodeClientOptions } from '../encode/encodeClient.ts';
 import { fileFailure } from '../encode/fileFailure.ts';
 import { type ClipFormat, fileEndings, rateFactors } from '../encode/formats.ts';
+import { makeFolder } from '../encode/temporary.ts';
 import type { Publish } from '../eventHub.ts';
 import { newId } from '../library/ids.ts';
 import type { Library } from '../library/libraryClient.ts';
@@ -74,7 +74,7 @@ export class Exports {
     const settings = await library.settings.get();
     const folder = resolve(input.folder ?? settings.exportFolder ?? library.paths.exports);
     try {
-      await mkdir(folder, { recursive: true });
+      await makeFolder(folder);
     } catch (error) {
       throw fileFailure(error, `Creating ${folder}`);
     }

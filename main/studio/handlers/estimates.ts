@@ -1,4 +1,5 @@
 /** estimates.* and policies.* */
+import { z } from 'zod';
 import { type ErrorShape, StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { HandlersOf } from '../../../contract/index.ts';
 import { parseRequest } from '../../../contract/parse.ts';
@@ -47,11 +48,11 @@ export function estimateHandlers(core: Core): HandlersOf<'estimates', CallContex
 function fieldProblems(settings: Record<string, unknown>, fields: ReadonlySet<string>): ErrorShape[] {
   return [...fields].map((field) => {
     try {
-      const schema = (renderSettings.shape as Record<string, (typeof renderSettings.shape)['prompt'] | undefined>)[
-        field
-      ];
+      const schema = Object.hasOwn(renderSettings.shape, field)
+        ? renderSettings.shape[field as keyof RenderSettings]
+        : undefined;
       if (schema === undefined) return { code: 'bad-request', message: `${field} is not known.`, field };
-      parseRequest(renderSettings.pick({ [field]: true } as Record<string, true>), { [field]: settings[field] });
+      parseRequest(z.object({ [field]: schema }), { [field]: settings[field] });
     } catch (error) {
       return toErrorShape(error);
     }

@@ -9,6 +9,7 @@ import type { Render } from '../../../contract/renders.ts';
 import { type RenderSettings, renderSettings } from '../../../contract/renderSettings.ts';
 import type { RenderStatistics } from '../../../contract/statistics.ts';
 import type { Core } from '../core.ts';
+import { failpoint } from '../failpoints.ts';
 import { newId } from '../library/ids.ts';
 import type { NewRender, StoredRender } from '../library/tables/renders.ts';
 import { WorkFolder } from '../queue/workFolder.ts';
@@ -58,6 +59,7 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
       all.map((settings) => ({ projectId: project.id, kind, settings, output, warnings, ...extra })),
       place,
     );
+    failpoint('render-inserted');
     const renders = tell(created);
     queue.wake();
     await queue.tell();
@@ -95,8 +97,9 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
       const settings = merged(current.settings, changes);
       const warnings = await core.requests.check(settings);
       const restarts = picture(settings) !== picture(current.settings);
-      if (restarts) await queue.discardWork(id);
       const edited = await library.renders.edit(id, settings, output ?? current.output, warnings, restarts);
+      // The queue may take it from here on: nothing is awaited before the old work is out of its way.
+      if (restarts) await new WorkFolder(library.paths.work, id).discard();
       return tell([edited])[0] as Render;
     },
     'renders.duplicate': async ({ id, changes, place }) => {

@@ -29,21 +29,23 @@ export interface Backup {
 const keptBackups = 5;
 const backupEveryMs = 24 * 3600 * 1000;
 
+export interface OpenOptions {
+  /** Schema version to stop at (tests of migrations). */
+  upTo?: number;
+  /** Begin with an empty database although there are backups. */
+  anew?: boolean;
+}
+
 /**
- * Errors: library-corrupt (the check found damage, or it is no database), library-newer (written by a newer studio, left
- * untouched), disk-full, io.
+ * Errors: library-corrupt (the check found damage, it is no database, or it is empty although there are backups),
+ * library-newer (written by a newer studio, left untouched), disk-full, io.
  */
-export function openDatabase(paths: LibraryPaths, upTo = migrations.length): Db {
+export function openDatabase(paths: LibraryPaths, { upTo = migrations.length, anew = false }: OpenOptions = {}): Db {
   mkdirSync(paths.folder, { recursive: true });
-  const existed = existsSync(paths.database);
   const db = new Database(paths.database);
   try {
     // Exclusive before the first access: the write-ahead log then needs no shared memory file.
     db.pragma('locking_mode = EXCLUSIVE');
-    db.pragma('journal_mode = WAL');
-    db.pragma('synchronous = FULL');
-    db.pragma('foreign_keys = ON');
-    db.pragma('temp_store = MEMORY');
     const version = schemaVersion(db);
     if (version > migrations.length) {
       throw new StudioError(
@@ -51,6 +53,16 @@ export function openDatabase(paths: LibraryPaths, upTo = migrations.length): Db 
         `This library was written by a newer VMoBA Studio (schema ${version}; this one knows ${migrations.length}). Update the studio, or choose another library folder. Nothing was changed.`,
       );
     }
+    if (version === 0 && !anew && listBackups(paths).length > 0) {
+      throw new StudioError(
+        'library-corrupt',
+        "The library's database is missing or empty, although there are backups.",
+      );
+    }
+    db.pragma('journal_mode = WAL');
+    db.pragma('synchronous = FULL');
+    db.pragma('foreign_keys = ON');
+    db.pragma('temp_store = MEMORY');
     const problems = quickCheck(db);
     if (problems.length > 0) {
       throw new StudioError(
@@ -58,8 +70,7 @@ export function openDatabase(paths: LibraryPaths, upTo = migrations.length): Db 
         `The library's database is damaged: ${problems.slice(0, 3).join('; ')}.`,
       );
     }
-    if (existed && version > 0 && version < upTo) makeBackup(db, paths, `before-migration-v${version}`);
-    else if (existed && version > 0 && backupIsDue(paths)) makeBackup(db, paths, `v${version}`);
+    if (version > 0 && version < upTo) makeBackup(db, paths, `before-migration-v${version}`);
     migrate(db, version, upTo);
     return db;
   } catch (error) {
@@ -134,14 +145,16 @@ function backupFacts(paths: LibraryPaths, name: string): Backup {
   return { name, createdAt: Math.round(mtimeMs), bytes: size };
 }
 
-function backupIsDue(paths: LibraryPaths): boolean {
+/** The daily backup, where it is due. Errors: those of makeBackup. */
+export function makeDueBackup(db: Db, paths: LibraryPaths): void {
   const newest = listBackups(paths)[0];
-  return !newest || Date.now() - newest.createdAt > backupEveryMs;
+  if (newest && Date.now() - newest.createdAt <= backupEveryMs) return;
+  makeBackup(db, paths, `v${schemaVersion(db)}`);
 }
 
 /**
  * Puts a backup in the damaged database's place; that one is kept beside it. The newest that passes its check when not named.
- * Errors: not-found when there is none.
+ * An end in the middle leaves either the old one or none, which counts as damaged. Errors: not-found when there is none.
  */
 export function restoreBackup(paths: LibraryPaths, name?: string): Backup {
   const candidates = listBackups(paths).filter((backup) => name === undefined || backup.name === name);
@@ -153,11 +166,6 @@ export function restoreBackup(paths: LibraryPaths, name?: string): Backup {
       { field: 'name' },
     );
   }
-  const stamp = new Date().toISOString().replace(/[:.]/g, '-');
-  for (const ending of ['', '-wal', '-journal']) {
-    const path = paths.database + ending;
-    if (existsSync(path)) renameSync(path, join(paths.folder, `damaged-${stamp}.db${ending}`));
-  }
   // A copy by SQLite itself, whole before it takes the name.
   const temporary = `${paths.database}.${randomBytes(4).toString('hex')}.part`;
   const source = new Database(join(paths.backups, chosen.name), { readonly: true });
@@ -167,9 +175,20 @@ export function restoreBackup(paths: LibraryPaths, name?: string): Backup {
     source.close();
   }
   syncFile(temporary);
+  setDamagedAside(paths);
   renameSync(temporary, paths.database);
   syncFile(dirname(paths.database));
   return chosen;
+}
+
+/** Keeps a damaged database under another name, its log with it, and leaves its place empty. */
+export function setDamagedAside(paths: LibraryPaths): void {
+  const stamp = new Date().toISOString().replace(/[:.]/g, '-');
+  // The log first: no other database may ever meet it.
+  for (const ending of ['-wal', '-journal', '']) {
+    const path = paths.database + ending;
+    if (existsSync(path)) renameSync(path, join(paths.folder, `damaged-${stamp}.db${ending}`));
+  }
 }
 
 function isSound(path: string): boolean {

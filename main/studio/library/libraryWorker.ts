@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { toErrorShape } from '../../../contract/errors.ts';
 import { fileFailure } from '../encode/fileFailure.ts';
-import { listBackups, restoreBackup } from './database.ts';
+import { listBackups, restoreBackup, setDamagedAside } from './database.ts';
 import { libraryPaths } from './folder.ts';
 import { acquireLock, type Owner, writeOwner } from './lock.ts';
 import { openTables } from './openLibrary.ts';
@@ -19,7 +19,10 @@ export interface LibraryControl {
   close(): void;
   setOwner(owner: Owner): void;
   backups(): ReturnType<typeof listBackups>;
+  /** Puts a backup in the database's place and opens it. */
   restore(name?: string): void;
+  /** Sets the database aside and opens an empty one. */
+  startAnew(): void;
 }
 
 export interface LibraryCall {
@@ -59,13 +62,19 @@ const control: LibraryControl = {
     restoreBackup(paths, name);
     opened = openTables(paths);
   },
+  startAnew() {
+    opened?.close();
+    opened = undefined;
+    setDamagedAside(paths);
+    opened = openTables(paths, { anew: true });
+  },
 };
 
 port.on('message', ({ id, table, method, args }: LibraryCall) => {
   let answer: LibraryAnswer;
   try {
-    const tables = { ...opened?.tables, control } as Record<string, Record<string, (...args: unknown[]) => unknown>>;
-    const owner = tables[table];
+    const tables: Record<string, object> = { ...opened?.tables, control };
+    const owner = tables[table] as Record<string, (...args: unknown[]) => unknown> | undefined;
     const called = owner?.[method];
     if (!owner || !called) throw new Error(`the library has no ${table}.${method} (or is not open)`);
     answer = { id, value: called.apply(owner, args) };

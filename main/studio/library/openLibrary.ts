@@ -1,6 +1,6 @@
 /** The library as plain synchronous tables over one database. Lives in the worker thread; tests may use it directly. */
 import type { Db } from './database.ts';
-import { integrityCheck, makeBackup, openDatabase } from './database.ts';
+import { integrityCheck, makeBackup, makeDueBackup, openDatabase, type OpenOptions } from './database.ts';
 import type { LibraryPaths } from './folder.ts';
 import { ModelTable } from './tables/models.ts';
 import { PresetTable } from './tables/presets.ts';
@@ -26,6 +26,11 @@ export class Upkeep {
   backup() {
     return makeBackup(this.#db, this.#paths, 'by-hand');
   }
+
+  /** The daily one. Errors: disk-full, io. */
+  backupIfDue(): void {
+    makeDueBackup(this.#db, this.#paths);
+  }
 }
 
 export interface LibraryTables {
@@ -40,8 +45,8 @@ export interface LibraryTables {
 }
 
 /** Errors: see openDatabase. */
-export function openTables(paths: LibraryPaths): { tables: LibraryTables; close(): void } {
-  const db = openDatabase(paths);
+export function openTables(paths: LibraryPaths, options?: OpenOptions): { tables: LibraryTables; close(): void } {
+  const db = openDatabase(paths, options);
   const tables = {
     renders: new RenderTable(db),
     takes: new TakeTable(db),

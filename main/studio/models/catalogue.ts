@@ -4,7 +4,7 @@
  */
 import type { CatalogueEntry } from '../../../contract/models.ts';
 
-export type CatalogueSource = Omit<CatalogueEntry, 'installed' | 'approximateBytes'> & {
+export type CatalogueSource = Omit<CatalogueEntry, 'installed' | 'builtIn' | 'approximateBytes'> & {
   /** Goes into model.json beside the files. */
   limits: Record<string, number>;
   defaults: Record<string, unknown>;

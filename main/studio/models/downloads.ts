@@ -1,6 +1,6 @@
 /** Downloads of catalogue entries: one folder per entry, file after file, then the model is listed. Survives restarts: what came stays. */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { CatalogueEntry, Download } from '../../../contract/models.ts';
@@ -41,13 +41,46 @@ export class Downloads {
     this.#options = options;
   }
 
+  /** Downloads that an earlier run of the studio left unfinished: they wait to be gone on with. */
+  async findUnfinished(): Promise<void> {
+    const folders = await readdir(this.#options.library.paths.downloads).catch((): string[] => []);
+    for (const entry of this.#options.catalogue) {
+      if (!folders.includes(entry.id) || this.#known.has(entry.id)) continue;
+      const names = await readdir(this.#folder(entry.id)).catch((): string[] => []);
+      const sizes = await Promise.all(
+        names.filter((name) => !name.endsWith('.json')).map((name) => stat(join(this.#folder(entry.id), name))),
+      );
+      const receivedBytes = sizes.reduce((sum, { size }) => sum + size, 0);
+      const running = newDownload(entry, { state: 'paused', receivedBytes });
+      this.#known.set(entry.id, running);
+    }
+  }
+
+  /** What came with the studio first: it needs no download. */
   async catalogue(): Promise<CatalogueEntry[]> {
-    const installed = new Set((await this.#options.library.models.list()).map((model) => model.id));
-    return this.#options.catalogue.map(({ limits: _limits, defaults: _defaults, ...entry }) => ({
+    const models = await this.#options.library.models.list();
+    const builtIn = models
+      .filter((model) => model.origin === 'embedded')
+      .map(({ id, name, licence, bytes }): CatalogueEntry => ({
+        id,
+        name,
+        description: 'Comes with the studio: small and quick, for simple scenes.',
+        licence: licence ?? 'GPL-3.0-or-later',
+        licenceUrl: '',
+        homepage: '',
+        files: [],
+        approximateBytes: bytes,
+        installed: true,
+        builtIn: true,
+      }));
+    const installed = new Set(models.map((model) => model.id));
+    const offered = this.#options.catalogue.map(({ limits: _limits, defaults: _defaults, ...entry }) => ({
       ...entry,
-      approximateBytes: entry.files.reduce((sum, file) => sum + file.approximateBytes, 0),
+      approximateBytes: totalBytes(entry),
       installed: installed.has(entry.id),
+      builtIn: false,
     }));
+    return [...builtIn, ...offered];
   }
 
   list(): Download[] {
@@ -64,28 +97,12 @@ export class Downloads {
     }
     const earlier = this.#known.get(catalogueId);
     if (earlier?.shown.state === 'running') return earlier.shown;
-    const shown: Download = {
-      id: earlier?.shown.id ?? newId('dwn'),
-      catalogueId,
-      name: entry.name,
-      state: 'running',
-      receivedBytes: earlier?.shown.receivedBytes ?? 0,
-      totalBytes: entry.files.reduce((sum, file) => sum + file.approximateBytes, 0),
-      file: null,
-      bytesPerSecond: null,
-      error: null,
-    };
-    const running: Running = {
-      shown,
-      controller: new AbortController(),
-      finished: Promise.resolve(),
-      toldAt: 0,
-      rate: { at: performance.now(), bytes: 0 },
-    };
+    const { id, receivedBytes } = earlier?.shown ?? { id: newId('dwn'), receivedBytes: 0 };
+    const running = newDownload(entry, { id, state: 'running', receivedBytes });
     this.#known.set(catalogueId, running);
     running.finished = this.#run(entry, running);
     this.#tell(running, true);
-    return shown;
+    return running.shown;
   }
 
   async pause(id: string): Promise<Download> {
@@ -124,6 +141,7 @@ export class Downloads {
     try {
       await this.#fetchAll(entry, running);
       this.#set(running, { state: 'done', file: null, bytesPerSecond: null });
+      this.#known.delete(entry.id);
     } catch (error) {
       const shape = toErrorShape(error);
       const paused = shape.code === 'cancelled';
@@ -133,6 +151,13 @@ export class Downloads {
   }
 
   async #fetchAll(entry: CatalogueSource, running: Running): Promise<void> {
+    const target = join(this.#options.library.paths.models, entry.id);
+    if (!existsSync(join(target, 'model.json'))) await this.#fetchInto(target, entry, running);
+    await this.#options.models.addDownloaded(target, entry.id, await readHashes(target), entry.licence);
+  }
+
+  /** Fills the model's folder: complete, looked at by the engine, or not there. */
+  async #fetchInto(target: string, entry: CatalogueSource, running: Running): Promise<void> {
     const folder = this.#folder(entry.id);
     const hashes = await readHashes(folder);
     let before = 0;
@@ -164,10 +189,13 @@ export class Downloads {
           },
         });
         before += fileBytes;
-        await writeHashes(folder, hashes);
+      } else {
+        // Moved into place before its hash could be noted.
+        hashes[file.name] ??= await hashFile(path);
+        before += (await stat(path)).size;
       }
+      await writeHashes(folder, hashes);
     }
-    for (const file of entry.files) hashes[file.name] ??= await hashFile(join(folder, file.name));
     const description = {
       format: 'vmoba-model/1',
       id: entry.id,
@@ -177,16 +205,15 @@ export class Downloads {
       limits: entry.limits,
       defaults: entry.defaults,
     };
-    const target = join(this.#options.library.paths.models, entry.id);
     try {
       await writeFile(join(folder, 'model.json'), JSON.stringify(description, null, 2));
+      await this.#options.models.look(folder);
       await mkdir(this.#options.library.paths.models, { recursive: true });
       await rm(target, { recursive: true, force: true });
       await rename(folder, target);
     } catch (error) {
       throw fileFailure(error, `Writing ${target}`);
     }
-    await this.#options.models.addDownloaded(target, entry.id, hashes, entry.licence);
   }
 
   /** Real sizes of what is past and in transit, the catalogue's word for the rest. */
@@ -212,6 +239,29 @@ export class Downloads {
     }
     this.#options.publish('models.download', running.shown);
   }
+}
+
+const totalBytes = (entry: Pick<CatalogueSource, 'files'>) =>
+  entry.files.reduce((sum, file) => sum + file.approximateBytes, 0);
+
+function newDownload(entry: CatalogueSource, shown: Partial<Download> & Pick<Download, 'state'>): Running {
+  return {
+    shown: {
+      id: newId('dwn'),
+      catalogueId: entry.id,
+      name: entry.name,
+      receivedBytes: 0,
+      totalBytes: totalBytes(entry),
+      file: null,
+      bytesPerSecond: null,
+      error: null,
+      ...shown,
+    },
+    controller: new AbortController(),
+    finished: Promise.resolve(),
+    toldAt: 0,
+    rate: { at: performance.now(), bytes: shown.receivedBytes ?? 0 },
+  };
 }
 
 const hashesFile = 'hashes.json';

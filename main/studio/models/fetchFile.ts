@@ -8,7 +8,7 @@ import { type FileHandle, open, readFile, rm, stat, statfs, writeFile } from 'no
 import { dirname } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import { fileFailure } from '../encode/fileFailure.ts';
-import { moveIntoPlace } from '../encode/temporary.ts';
+import { moveIntoPlace, writeAll } from '../encode/temporary.ts';
 
 export interface FetchFileOptions {
   url: string;
@@ -88,6 +88,10 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
 
   const stalled = new AbortController();
   const response = await request(options, stalled, start, facts?.validator ?? null, retry);
+  if (url.startsWith('https:') && !response.url.startsWith('https:')) {
+    await response.body?.cancel();
+    throw new StudioError('download-failed', `${url}: leads to ${response.url}, which is not encrypted.`);
+  }
   if (response.status === 416 || (start > 0 && response.status === 206 && !continues(response, start, facts))) {
     await response.body?.cancel();
     await discardPart(path);
@@ -115,7 +119,7 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
         if (totalBytes !== null && received + piece.length > totalBytes) {
           throw new Wrong(`the server sent more than the ${totalBytes} bytes it announced`);
         }
-        await file.write(piece, 0, piece.length, received);
+        await writeAll(file, piece, received);
         hash.update(piece);
         received += piece.length;
         options.onProgress(received, totalBytes);

@@ -1,7 +1,7 @@
 /** The models a person has: found by id, checked against what was recorded, added and removed. */
 import { existsSync } from 'node:fs';
 import { readFile, rm, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import type { Model } from '../../../contract/models.ts';
 import { attentionPolicy } from '../../../contract/attentionPolicy.ts';
@@ -44,37 +44,59 @@ export class InstalledModels {
     return readModelCard((await this.#options.library.models.get(id)).folder);
   }
 
-  /** Makes sure that the model which comes with the studio is listed, wherever the studio lies today. */
-  async embed(folder: string): Promise<void> {
-    if (!existsSync(join(folder, 'model.json'))) return;
-    const card = await readModelCard(folder);
-    const known = (await this.#options.library.models.list()).find((model) => model.origin === 'embedded');
-    if (known && known.folder === folder && known.fingerprint === (await this.#options.fingerprints.of(card))) return;
-    if (known) await this.#options.library.models.remove(known.id);
-    await this.#add(card, 'embedded', known?.id);
+  /**
+   * Makes sure that the model which comes with the studio is listed, wherever the studio lies today. Returns what is wrong with
+   * it, in words: the studio works without it. Errors: those of the library.
+   */
+  async embed(folder: string): Promise<string[]> {
+    const { library, fingerprints } = this.#options;
+    if (!existsSync(join(folder, 'model.json'))) return [];
+    const known = (await library.models.list()).find((model) => model.origin === 'embedded');
+    try {
+      const card = await readModelCard(folder);
+      if (known?.folder === folder && known.fingerprint === (await fingerprints.of(card))) return [];
+      await this.#add(card, 'embedded', known?.id);
+      return [];
+    } catch (error) {
+      if (!(error instanceof StudioError) || error.code !== 'bad-model-file') throw error;
+      return [`The built-in model cannot be used. ${error.message}`];
+    }
   }
 
   /** Errors: bad-model-file, conflict, disk-full, io. */
   async import(path: string, how: 'reference' | 'copy', name?: string): Promise<Model> {
+    const { library, engines } = this.#options;
     const source = resolve(path);
     const folder = (await stat(source).catch(() => undefined))?.isFile() ? join(source, '..') : source;
-    const described = existsSync(join(folder, 'model.json'))
-      ? folder
-      : await describeWeights(folder, name, this.#options.library.paths.models, this.#options.engines);
-    const card = await readModelCard(described);
-    const listed = await this.#options.library.models.list();
-    const twin = listed.find((model) => resolve(model.folder) === resolve(described));
+    const listed = await library.models.list();
+    const twin = listed.find((model) => resolve(model.folder) === folder);
     if (twin) throw new StudioError('conflict', `This model is already here as “${twin.id}”.`, { field: 'path' });
-    // The engine reads every header: a model that it refuses is not added.
-    await this.#options.engines.ask((engine) => engine.inspect(described));
-    if (how === 'reference') return this.#add(card, 'reference');
-    const copied = await copyModel(card, this.#options.library.paths.models);
-    return this.#add(await readModelCard(copied), 'copy');
+    if (existsSync(join(folder, 'model.json'))) return this.#take(folder, how, name);
+    const described = await describeWeights(folder, name, library.paths.models, engines);
+    try {
+      return await this.#take(described, how, name);
+    } finally {
+      const kept = (await library.models.list()).some((model) => model.folder === described);
+      if (!kept) await rm(described, { recursive: true, force: true });
+    }
+  }
+
+  /** The engine reads every header: a model that it refuses is not added. */
+  async #take(folder: string, how: 'reference' | 'copy', name?: string): Promise<Model> {
+    const { library } = this.#options;
+    await this.look(folder);
+    const from = how === 'reference' ? folder : await copyModel(await readModelCard(folder), library.paths.models);
+    const card = await readModelCard(from);
+    return this.#add(name === undefined ? card : { ...card, name }, how);
+  }
+
+  /** Lets the engine read a model's headers. Errors: bad-model-file. */
+  async look(folder: string): Promise<void> {
+    await this.#options.engines.ask((engine) => engine.inspect(folder));
   }
 
   /** Adds a folder that a download has filled, with the hashes of its files. */
   async addDownloaded(folder: string, id: string, hashes: Record<string, string>, licence: string): Promise<Model> {
-    await this.#options.engines.ask((engine) => engine.inspect(folder));
     return this.#add(await readModelCard(folder), 'download', id, hashes, licence);
   }
 
@@ -127,7 +149,7 @@ export class InstalledModels {
     }
     await library.models.remove(id);
     // Only what lies in the library's own folder is ours to delete.
-    const inside = resolve(model.folder).startsWith(resolve(library.paths.models));
+    const inside = resolve(model.folder).startsWith(resolve(library.paths.models) + sep);
     if (inside) await rm(model.folder, { recursive: true, force: true });
     await this.#changed();
   }
@@ -146,7 +168,11 @@ export class InstalledModels {
     licence?: string,
   ): Promise<Model> {
     const { library } = this.#options;
-    const taken = new Set((await library.models.list()).map((model) => model.id));
+    // The embedded model keeps its id; whatever had it before is replaced.
+    const others = (await library.models.list()).filter(
+      (model) => origin !== 'embedded' || model.origin !== 'embedded',
+    );
+    const taken = new Set(others.map((model) => model.id));
     const base = wantedId ?? slug(card.id);
     let id = base;
     for (let number = 2; taken.has(id); number++) id = `${base}-${number}`;

@@ -63,6 +63,9 @@ export class LiveRender {
       case 'resumed':
         this.#step = event.resumed.fromStep;
         break;
+      case 'checkpoint-refused':
+        this.#step = 0;
+        break;
       case 'step':
         this.#step = event.report.step + 1;
         this.#within = this.#step / this.#steps;
@@ -82,7 +85,7 @@ export class LiveRender {
     return this.#phase !== before;
   }
 
-  progress(): RenderProgress {
+  progress(): Omit<RenderProgress, 'pausing'> {
     const order = Object.keys(phaseStart) as RenderPhase[];
     const next = order[order.indexOf(this.#phase) + 1];
     const from = phaseStart[this.#phase];

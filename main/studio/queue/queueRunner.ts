@@ -5,7 +5,7 @@
 import { statfsSync } from 'node:fs';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { QueueStatus } from '../../../contract/queue.ts';
-import type { Render, RenderProgress } from '../../../contract/renders.ts';
+import type { Render } from '../../../contract/renders.ts';
 import type { MapsHeader } from '../../../contract/statistics.ts';
 import type { StudioSettings } from '../../../contract/settings.ts';
 import type { EncodeClient } from '../encode/encodeClient.ts';
@@ -15,7 +15,7 @@ import { freeBytes } from '../estimates/estimator.ts';
 import type { Publish } from '../eventHub.ts';
 import { failpoint } from '../failpoints.ts';
 import type { Library } from '../library/libraryClient.ts';
-import { type StoredRender, wrongState } from '../library/tables/renders.ts';
+import type { StoredRender } from '../library/tables/renders.ts';
 import type { Requests } from './requests.ts';
 import type { RenderEvent } from '../render/take.ts';
 import { CrashCount, crashesAllowed, judge } from './failures.ts';
@@ -32,6 +32,8 @@ export interface QueueRunnerOptions {
   requests: Requests;
   watchers: Watchers;
   publish: Publish;
+  /** Called when the database is found damaged. */
+  onCorrupt(error: StudioError): void;
   /** How often to look for space while waiting for it. */
   spaceCheckMs?: number;
 }
@@ -69,10 +71,11 @@ export class QueueRunner {
     this.#options = options;
   }
 
-  async start(): Promise<void> {
+  /** @param work False: keeps the queue's books without rendering. */
+  async start(work = true): Promise<void> {
     const intent = await this.#options.library.settings.queueIntent();
     this.#hold = intent === 'paused' ? { kind: 'paused', reason: null } : null;
-    this.#loop = this.#work();
+    if (work) this.#loop = this.#work();
   }
 
   /** Something waits, perhaps. */
@@ -94,7 +97,8 @@ export class QueueRunner {
   /** Live progress laid over a stored render. */
   shown(render: StoredRender): Render {
     const running = this.#running?.render.id === render.id ? this.#running : undefined;
-    return { ...render, progress: running ? running.live.progress() : null };
+    const pausing = running?.wish === 'pause' || running?.wish === 'pause-all' || running?.wish === 'space';
+    return { ...render, progress: running ? { ...running.live.progress(), pausing } : null };
   }
 
   get runningId(): string | null {
@@ -130,7 +134,7 @@ export class QueueRunner {
   async pause(id: string): Promise<StoredRender> {
     if (this.#running?.render.id === id) {
       this.#running.wish ??= 'pause';
-      return this.#options.library.renders.get(id);
+      return this.#changed(await this.#options.library.renders.get(id));
     }
     return this.#changed(await this.#options.library.renders.changeState(id, ['queued'], 'paused'));
   }
@@ -139,7 +143,7 @@ export class QueueRunner {
     const running = this.#running;
     if (running?.render.id === id && running.wish === 'pause') {
       running.wish = null;
-      return running.render;
+      return this.#changed(running.render);
     }
     const render = await this.#changed(await this.#options.library.renders.changeState(id, ['paused'], 'queued'));
     this.#wake();
@@ -190,6 +194,7 @@ export class QueueRunner {
       } catch (error) {
         // The library itself fails: hold, so that nothing is tried over and over.
         this.#holdBack(error);
+        if (error instanceof StudioError && error.code === 'library-corrupt') this.#options.onCorrupt(error);
         await this.tell().catch(() => {}); // it may fail for the same reason
       }
     }
@@ -289,8 +294,9 @@ export class QueueRunner {
     const { request, card } = await requests.resolve(running.render.settings);
     const engine = engines.renderer(settings.engineNice);
     // Not for its own sake: a render that cannot be compared is still a render.
-    const calibratedDenseSeconds = await estimator.timeDenseStep(engine, request, card).catch(() => null);
-    if (running.controller.signal.aborted) throw new StudioError('cancelled', 'The render was cancelled.');
+    const { signal } = running.controller;
+    const calibratedDenseSeconds = await estimator.timeDenseStep(engine, request, card, signal).catch(() => null);
+    if (signal.aborted) throw new StudioError('cancelled', 'The render was cancelled.');
     const outcome = await runRender({
       library,
       engine,
@@ -299,7 +305,7 @@ export class QueueRunner {
       card,
       render: running.render,
       checkpointEveryMs: 1000 * settings.checkpointSeconds,
-      signal: running.controller.signal,
+      signal,
       shouldPause: () => this.#shouldPause(running),
       wanted: () => watchers.wanted(id),
       onEvent: (event) => this.#event(running, event),
@@ -308,7 +314,8 @@ export class QueueRunner {
     if (outcome.state === 'paused') return 'paused';
     this.#options.publish('takes.changed', outcome.take);
     this.#options.publish('projects.changed', await library.projects.get(outcome.take.projectId));
-    await estimator.learn(request, card, outcome.rendered, outcome.statistics);
+    // The clip is there; what could be learned from it can wait for the next one.
+    await estimator.learn(request, card, outcome.rendered, outcome.statistics).catch(() => {});
     return 'done';
   }
 
@@ -358,6 +365,7 @@ export class QueueRunner {
       case 'progress':
       case 'resumed':
       case 'checkpoint':
+      case 'checkpoint-refused':
       case 'frames':
       case 'encoded':
         break;
@@ -365,7 +373,8 @@ export class QueueRunner {
     const now = performance.now();
     if (!phaseChanged && now - running.toldAt < tellEveryMs) return;
     running.toldAt = now;
-    publish('renders.progress', { id, progress: running.live.progress() satisfies RenderProgress });
+    const { progress } = this.shown(running.render);
+    if (progress) publish('renders.progress', { id, progress });
   }
 
   #holdBack(error: unknown): void {
@@ -432,12 +441,6 @@ export class QueueRunner {
   /** For statistics of an unfinished render. */
   journalOf(id: string) {
     return new WorkFolder(this.#options.library.paths.work, id).read();
-  }
-
-  /** Drops what an unfinished render has computed. Errors: conflict while it runs. */
-  async discardWork(id: string): Promise<void> {
-    if (this.#running?.render.id === id) throw wrongState(this.#running.render, 'started anew');
-    await new WorkFolder(this.#options.library.paths.work, id).remove();
   }
 }
 

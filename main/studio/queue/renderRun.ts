@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import { copyFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { StudioError } from '../../../contract/errors.ts';
 import type { MapsHeader } from '../../../contract/statistics.ts';
 import type { Take } from '../../../contract/takes.ts';
 import type { StepOptions } from '../../engine/binding.ts';
@@ -23,7 +24,7 @@ import { packStatistics, type StoredStatistics } from '../statistics/blob.ts';
 import { appendMaps, listMaps } from '../statistics/mapsFile.ts';
 import { meanDensity, speedupOf } from '../statistics/speedup.ts';
 import { takeFileNames } from './takeFiles.ts';
-import { WorkFolder } from './workFolder.ts';
+import { type JournalEntry, WorkFolder } from './workFolder.ts';
 
 export interface RenderRunOptions {
   library: Library;
@@ -63,7 +64,7 @@ export async function runRender(options: RenderRunOptions): Promise<RunOutcome> 
     engine: options.engine,
     request,
     card,
-    checkpoint: { path: work.checkpoint, everyMs: options.checkpointEveryMs },
+    checkpoint: { path: work.checkpoint, everyMs: options.checkpointEveryMs, discardUnusable: true },
     signal: options.signal,
     shouldPause: options.shouldPause,
     stepOptions: (step) => recorder.stepOptions(step),
@@ -90,6 +91,8 @@ class Recorder {
   readonly #options: RenderRunOptions;
   readonly #work: WorkFolder;
   readonly #kept: ReadonlySet<number>;
+  /** What comes before the first step. */
+  readonly #opening: JournalEntry[] = [];
   #firstOfProcess = true;
   #writing: Promise<void> = Promise.resolve();
 
@@ -108,13 +111,17 @@ class Recorder {
   take(event: RenderEvent): void {
     switch (event.kind) {
       case 'planned':
-        this.#work.append({ kind: 'planned', plan: event.plan });
+        this.#open({ kind: 'planned', plan: event.plan });
         break;
       case 'text':
-        this.#work.append({ kind: 'text', text: event.text });
+        this.#open({ kind: 'text', text: event.text });
         break;
       case 'resumed':
         this.#work.append({ kind: 'resumed', resumed: event.resumed });
+        break;
+      case 'checkpoint-refused':
+        this.#work.clear();
+        for (const entry of this.#opening) this.#work.append(entry);
         break;
       case 'step':
         this.#work.append({ kind: 'step', report: event.report, first: this.#firstOfProcess });
@@ -130,6 +137,11 @@ class Recorder {
         break;
     }
     this.#options.onEvent(event);
+  }
+
+  #open(entry: JournalEntry): void {
+    this.#opening.push(entry);
+    this.#work.append(entry);
   }
 
   /** Everything asked to be written is. Errors: disk-full, io. */
@@ -168,7 +180,14 @@ async function finish(options: RenderRunOptions, work: WorkFolder, rendered: Ren
   const names = takeFileNames(render);
   const poster = join(takes, names.poster);
   // A third into the clip something is going on; the first frame is often empty.
-  await encoder.extractFrame(join(takes, names.clip), Math.floor(request.frames / 3), poster);
+  const hasPoster = await encoder.extractFrame(join(takes, names.clip), Math.floor(request.frames / 3), poster).then(
+    () => true,
+    (error: unknown) => {
+      // A picture is no reason to lose a clip, where another try would not help.
+      if (error instanceof StudioError && error.code === 'unsupported') return false;
+      throw error;
+    },
+  );
   failpoint('poster-written');
   const maps = existsSync(work.maps) ? listMaps(work.maps) : [];
   if (maps.length > 0) await copyInto(work.maps, join(takes, names.maps));
@@ -200,7 +219,7 @@ async function finish(options: RenderRunOptions, work: WorkFolder, rendered: Ren
     renderId: render.id,
     modelName: card.name,
     file: `takes/${names.clip}`,
-    poster: `takes/${names.poster}`,
+    poster: hasPoster ? `takes/${names.poster}` : null,
     maps: maps.length > 0 ? `takes/${names.maps}` : null,
     clip: {
       format: render.output.format,

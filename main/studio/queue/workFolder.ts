@@ -2,7 +2,8 @@
  * What a render keeps while it is under way: the sampler's checkpoint (written by the engine), a journal of what happened, and
  * maps. The journal is appended line by line and read up to its last whole line, so that statistics survive interruptions.
  */
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { appendFileSync, existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RenderPlan, StepReport, TextReport } from '../../engine/binding.ts';
@@ -55,8 +56,25 @@ export class WorkFolder {
     }
   }
 
+  /** Out of the way at once, then gone. */
+  async discard(): Promise<void> {
+    if (!existsSync(this.folder)) return;
+    const aside = `${this.folder}.${randomBytes(4).toString('hex')}.part`;
+    renameSync(this.folder, aside);
+    await rm(aside, { recursive: true, force: true });
+  }
+
   async remove(): Promise<void> {
     await rm(this.folder, { recursive: true, force: true });
+  }
+
+  /** Forgets what happened before: the render begins anew. Errors: io. */
+  clear(): void {
+    try {
+      for (const path of [this.checkpoint, this.#journal, this.maps]) rmSync(path, { force: true });
+    } catch (error) {
+      throw fileFailure(error, `Clearing ${this.folder}`);
+    }
   }
 
   append(entry: JournalEntry): void {

@@ -1,10 +1,11 @@
 /** Everything that can be known to be wrong with a render before any work is done for it. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rm, stat } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import { parseRequest } from '../../../contract/parse.ts';
 import { type RenderRequest, renderRequest } from '../../../contract/renderRequest.ts';
+import { makeFolder } from '../encode/temporary.ts';
 import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { type ModelCard, readModelCard } from './modelCard.ts';
 
@@ -58,13 +59,4 @@ export async function checkWritable(path: string): Promise<void> {
       cause: error,
     });
   }
-}
-
-/** Like a recursive mkdir, which never returns on systems that deny a folder with "not found" (/proc). */
-async function makeFolder(folder: string): Promise<void> {
-  if (await stat(folder).catch(() => undefined)) return;
-  await makeFolder(dirname(folder));
-  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error;
-  });
 }

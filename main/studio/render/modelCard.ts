@@ -47,9 +47,9 @@ export async function readModelCard(model: string): Promise<ModelCard> {
   const folder = info?.isDirectory() ? model : join(model, '..');
   const file = info?.isDirectory() ? join(model, 'model.json') : model;
   const bad = (reason: string) => new StudioError('bad-model-file', `${file}: ${reason}`, { field: 'model' });
-  const size = (await stat(file).catch(() => undefined))?.size;
-  if (size === undefined) throw bad('no such file: a model is a folder with a model.json');
-  if (size > largestDescriptionBytes) throw bad(`larger than ${largestDescriptionBytes} bytes`);
+  const facts = await stat(file).catch(() => undefined);
+  if (!facts?.isFile()) throw bad('no such file: a model is a folder with a model.json');
+  if (facts.size > largestDescriptionBytes) throw bad(`larger than ${largestDescriptionBytes} bytes`);
   let json: unknown;
   try {
     json = JSON.parse(await readFile(file, 'utf8'));
@@ -74,8 +74,12 @@ export async function modelFingerprint(card: ModelCard): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify([card.id, card.files]));
   for (const name of Object.values(card.files)) {
     const path = isAbsolute(name) ? name : join(card.folder, name);
+    const bad = (reason: string, cause?: unknown) =>
+      new StudioError('bad-model-file', `${path}: ${reason}`, { field: 'model', cause });
+    // Opening a named pipe would wait for whoever writes to it.
+    if ((await stat(path).catch(() => undefined))?.isFIFO()) throw bad('is a named pipe, not a file');
     const file = await open(path, 'r').catch((error: Error) => {
-      throw new StudioError('bad-model-file', `${path}: ${error.message}`, { field: 'model', cause: error });
+      throw bad(error.message, error);
     });
     try {
       const { size } = await file.stat();

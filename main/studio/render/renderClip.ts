@@ -12,6 +12,7 @@ import type { RenderRequest } from '../../../contract/renderRequest.ts';
 import type { SessionRequest, StepOptions, StepReport } from '../../engine/binding.ts';
 import type { EngineClient, EngineSession } from '../../engine/engineClient.ts';
 import type { Encoder } from '../encode/encoder.ts';
+import type { RestoredCheckpoint } from '../../engine/protocol.ts';
 import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { outsideTrainedRange } from './checkRequest.ts';
 import { type ModelCard, modelFingerprint } from './modelCard.ts';
@@ -39,6 +40,8 @@ export interface CheckpointOptions {
   path: string;
   /** Shortest time between two checkpoints, default 5000. */
   everyMs?: number;
+  /** Begin anew where the file is damaged or of another render, instead of failing. */
+  discardUnusable?: boolean;
 }
 
 /** How long a session may take to follow a cancellation before the whole engine process is ended. */
@@ -122,12 +125,22 @@ class Render {
 
   /** Continues from an existing checkpoint. */
   async #resume(session: EngineSession): Promise<Resumed | null> {
-    const path = this.#options.checkpoint?.path;
-    if (path === undefined || !existsSync(path)) return null;
-    const { step, bitIdentical, reason } = await session.restoreCheckpoint(path);
+    const { checkpoint, onEvent } = this.#options;
+    if (!checkpoint || !existsSync(checkpoint.path)) return null;
+    let restored: RestoredCheckpoint;
+    try {
+      restored = await session.restoreCheckpoint(checkpoint.path);
+    } catch (error) {
+      // The session is untouched by a checkpoint that it refuses.
+      if (!checkpoint.discardUnusable || !(error instanceof StudioError) || error.field !== 'checkpoint') throw error;
+      await discardCheckpoint(checkpoint);
+      onEvent?.({ kind: 'checkpoint-refused', reason: error.message });
+      return null;
+    }
+    const { step, bitIdentical, reason } = restored;
     this.#checkpointStep = step;
     const resumed = { fromStep: step, bitIdentical, reason };
-    this.#options.onEvent?.({ kind: 'resumed', resumed });
+    onEvent?.({ kind: 'resumed', resumed });
     return resumed;
   }
 

@@ -50,6 +50,8 @@ export type RenderEvent =
   | { kind: 'progress'; progress: EngineProgress }
   | { kind: 'text'; text: TextReport }
   | { kind: 'resumed'; resumed: Resumed }
+  /** What was there to continue from cannot be used: the render begins anew. */
+  | { kind: 'checkpoint-refused'; reason: string }
   | { kind: 'step'; report: StepReport; preview: NativeFrames | null; maps: StepOutcome['maps'] }
   /** Written, durable and in place. */
   | { kind: 'checkpoint'; step: number; bytes: number; latentHash: string }

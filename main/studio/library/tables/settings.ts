@@ -1,4 +1,5 @@
 /** The studio's settings, one row per member, and what the queue was told to do. */
+import { StudioError } from '../../../../contract/errors.ts';
 import { type StudioSettings, studioSettings } from '../../../../contract/settings.ts';
 import type { Db } from '../database.ts';
 import { fromJson, toJson } from './json.ts';
@@ -7,6 +8,9 @@ export type QueueIntent = 'running' | 'paused';
 
 /** Not a setting: whether the queue was paused by request. */
 const queueIntentName = '.queue';
+
+/** Characters of JSON. */
+const largestMember = 1024 * 1024;
 
 export class SettingsTable {
   readonly #db: Db;
@@ -25,6 +29,7 @@ export class SettingsTable {
     return studioSettings.parse(Object.fromEntries(Object.entries(stored).filter(([name]) => !bad.has(name))));
   }
 
+  /** Errors: too-large for what clients keep here. */
   update(changes: Partial<StudioSettings>): StudioSettings {
     const current = this.get();
     const members = Object.entries(changes).filter(([, value]) => value !== undefined);
@@ -51,6 +56,12 @@ export class SettingsTable {
   }
 
   #set(name: string, value: unknown): void {
-    this.#db.prepare('INSERT OR REPLACE INTO settings(name, value) VALUES (?, ?)').run(name, toJson(value));
+    const json = toJson(value);
+    if (json.length > largestMember) {
+      throw new StudioError('too-large', `${name} would grow beyond ${largestMember} characters: keep less in it.`, {
+        field: name,
+      });
+    }
+    this.#db.prepare('INSERT OR REPLACE INTO settings(name, value) VALUES (?, ?)').run(name, json);
   }
 }

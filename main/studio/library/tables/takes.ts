@@ -87,6 +87,8 @@ export class TakeTable {
       this.#db
         .prepare(`UPDATE renders SET state = 'done', error = NULL, ended_at = ?, steps_done = ? WHERE id = ?`)
         .run(Date.now(), settings.steps, take.renderId);
+      // A clip that someone went on rendering is no rubbish.
+      this.#db.prepare('UPDATE projects SET trashed_at = NULL WHERE id = ?').run(render['project_id']);
       return this.get(takeIdOf(take.renderId));
     })();
   }
@@ -244,14 +246,16 @@ export class TakeTable {
     failpoint('deletions-committed');
   }
 
-  /** Everything in the trash, and removed renders with it. */
+  /** Everything in the trash: takes, removed renders, and projects with their renders. */
   emptyTrash(): { ids: string[]; bytes: number } {
     return this.#db.transaction(() => {
       const rows = this.#db.prepare('SELECT * FROM takes WHERE trashed_at IS NOT NULL').all() as Row[];
       for (const row of rows) this.#delete(row);
       const removed = this.#db
         .prepare(
-          `SELECT id FROM renders WHERE removed_at IS NOT NULL AND state <> 'running' AND NOT EXISTS (SELECT 1 FROM takes t WHERE t.render_id = renders.id)`,
+          `SELECT id FROM renders WHERE state <> 'running'
+             AND (removed_at IS NOT NULL OR project_id IN (SELECT id FROM projects WHERE trashed_at IS NOT NULL))
+             AND NOT EXISTS (SELECT 1 FROM takes t WHERE t.render_id = renders.id)`,
         )
         .all() as { id: string }[];
       for (const { id } of removed) this.#deleteRender(id);
