@@ -175,7 +175,7 @@ struct Tile {
     bool sound = true;
     for (int32_t r = 0; r < rowCount; ++r) {
       const float total = V::reduceSum(V::load(state.denominator + int64_t{r} * kLanes));
-      sound = sound && total > 0 && total < 3e38f;
+      sound = sound && total > 0 && total < 3e38f && state.exponent[r] - state.exponent[r] == 0;  // an overflown logit leaves an infinite exponent
       const Vector factor = V::set(1 / total);
       float* sums = state.sums + int64_t{r} * valueWidth;
       for (int32_t i = 0; i < valueWidth; i += kLanes) V::store(V::mul(V::load(sums + i), factor), sums + i);

@@ -77,8 +77,9 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double allWeights = layerWeights * static_cast<double>(config.layers) + 1e6;
   const double oneBranchStream = tokens * dim * 4;
   const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act;
-  // Packed q, k, v, the permuted output rows and routing tables of one self-attention call.
-  const double attention = tokens * dim * act * 4 + tokens * static_cast<double>(config.heads) * 16 + static_cast<double>(threads) * 4e6;
+  // Packed q, k, v and selection bits of one self-attention call; per thread the gates of a head and as much again to narrow them down
+  // (72 blocks, the most the planner makes of a long clip), and tile buffers.
+  const double attention = tokens * dim * act * 4 + tokens * static_cast<double>(config.heads) * 16 + static_cast<double>(threads) * (4e6 + tokens * 72 * 8);
   const double keyValues = static_cast<double>(config.layers * config.textLength) * 2 * dim * act * branches;
   const double latents = tokens * static_cast<double>(config.outChannels * config.patch[0] * config.patch[1] * config.patch[2]) * 4 * 8;
 
