@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureNodeModules } from './lib/node-modules.mjs';
-import { hasCommand, main, projectNode, root, runLogged } from './lib/run.mjs';
+import { main, projectNode, root, runLogged } from './lib/run.mjs';
 import { ensureSystemPackages } from './lib/system-packages.mjs';
 
 const logs = join(root, 'build', 'test-logs');
@@ -86,18 +86,6 @@ const stages = [
   },
   { name: 'build-native', builds: true, command: [node(), ['scripts/build-native.mjs', '--tests']], count: whole },
   { name: 'ctest', needs: 'build-native', ...ctest('build/release', 'ctest.xml') },
-  // The GPU's compiler must accept every kernel without a warning or a spilled register, GPU or not.
-  {
-    name: 'build-cuda',
-    builds: true,
-    when: () => {
-      if (hasCommand('nvcc')) return true;
-      console.log('skip  build-cuda: nvcc was not found, so the kernels are not compiled for GPUs (emulation still runs them)');
-      return false;
-    },
-    command: ['bash', ['scripts/build-cuda']],
-    count: whole,
-  },
   {
     name: 'build-app',
     builds: true,
