@@ -18,6 +18,10 @@ export function galleryFolder(): string {
   return firstWith('gallery.json', packagedAt('gallery'), join(root, 'resources', 'gallery'));
 }
 
+/** The app's picture, 512 pixels. */
+export const iconFile = (): string =>
+  join(firstWith('icon.png', packagedAt('icons'), join(root, 'resources', 'icons')), 'icon.png');
+
 /** The built interface: index.html and what it needs. The folder need not be there. */
 export const rendererFolder = (): string => join(root, 'out', 'renderer');
 

@@ -1,4 +1,6 @@
 /** One playhead for one or more clips: whole frames, all clips on the same one. */
+import { untrack } from 'svelte';
+
 export interface PlayheadOptions {
   frames: number;
   fps: number;
@@ -41,11 +43,11 @@ export function createPlayhead({ frames, fps, playing: begins }: PlayheadOptions
       videos = controlled;
       if (!playing) {
         for (const video of videos) video.pause();
-        show(frame);
+        untrack(() => show(frame));
         return () => {};
       }
       let request = 0;
-      let started = performance.now() - (frame / fps) * 1000;
+      let started = performance.now() - (untrack(() => frame) / fps) * 1000;
       const [leader] = videos;
       const begin = () => {
         for (const video of videos) {
@@ -53,11 +55,12 @@ export function createPlayhead({ frames, fps, playing: begins }: PlayheadOptions
           void video.play().catch(() => {});
         }
       };
-      begin();
+      untrack(begin);
       const follow = (now: number) => {
         // The first clip's own clock leads where it runs; the others are pulled back when they drift.
         const seconds = leader && leader.readyState >= 2 && !leader.ended ? leader.currentTime : (now - started) / 1000;
-        const reached = Math.floor(seconds * fps + 0.01);
+        // A frame's time stamp may lie before the start.
+        const reached = Math.max(0, Math.floor(seconds * fps + 0.01));
         if (reached >= frames || leader?.ended) {
           frame = 0;
           started = now;
