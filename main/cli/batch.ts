@@ -19,7 +19,14 @@ import type { Take } from '../studio/render/take.ts';
 import { abortOnSignals } from './engine.ts';
 import { exitCodeOf, exitCodes, reportError } from './exitCodes.ts';
 import { formatSeconds } from './format.ts';
-import { formatOf, policyFrom, rateFactorFrom, type RenderFlags, requestFromFlags } from './renderOptions.ts';
+import {
+  formatOf,
+  modelFolder,
+  policyFrom,
+  rateFactorFrom,
+  type RenderFlags,
+  requestFromFlags,
+} from './renderOptions.ts';
 
 export interface BatchFlags extends RenderFlags {
   batch: string;
@@ -48,9 +55,10 @@ interface Entry {
 
 export async function renderBatch(flags: BatchFlags): Promise<void> {
   if (flags.outDir === undefined) throw new StudioError('bad-request', 'A batch needs --out-dir.', { field: 'outDir' });
-  const card = await readModelCard(flags.model);
+  const model = modelFolder(flags.model);
+  const card = await readModelCard(model);
   // Everything is checked before anything is rendered.
-  const entries = await readEntries(flags, card);
+  const entries = await readEntries(flags, model, card);
   await mkdir(flags.outDir, { recursive: true });
   const signal = abortOnSignals();
   const engine = EngineClient.start();
@@ -73,7 +81,7 @@ export async function renderBatch(flags: BatchFlags): Promise<void> {
   if (failed > 0) process.exitCode = exitCodes.failure;
 }
 
-async function readEntries(flags: BatchFlags, card: ModelCard): Promise<Entry[]> {
+async function readEntries(flags: BatchFlags, model: string, card: ModelCard): Promise<Entry[]> {
   const text = await readFile(flags.batch === '-' ? '/dev/stdin' : flags.batch, 'utf8').catch((error: Error) => {
     throw new StudioError('bad-request', `${flags.batch}: ${error.message}`, { field: 'batch', cause: error });
   });
@@ -87,7 +95,7 @@ async function readEntries(flags: BatchFlags, card: ModelCard): Promise<Entry[]>
       seen.add(id);
       const base = await requestFromFlags(prompt, flags, card);
       const chosen = typeof policy === 'string' ? await policyFrom(policy, card) : policy;
-      const asked = { ...base, ...withTextSeed(rest), ...(chosen === undefined ? {} : { policy: chosen }) };
+      const asked = { model, ...base, ...withTextSeed(rest), ...(chosen === undefined ? {} : { policy: chosen }) };
       entries.push({ id, request: (await checkRequest(asked)).request });
     } catch (error) {
       const { message, field } = error as StudioError;

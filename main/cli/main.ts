@@ -2,10 +2,15 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { watchParent } from '../engine/process/childHost.ts';
 import { benchCommand } from './bench.ts';
+import { callCommand } from './call.ts';
 import { devicesCommand } from './devices.ts';
 import { exitCodeHelp, exitCodeOf, exitCodes, reportError } from './exitCodes.ts';
 import { inspectCommand } from './inspect.ts';
+import { modelsCommand } from './models.ts';
+import { projectsCommand, takesCommand } from './projects.ts';
+import { queueCommand } from './queue.ts';
 import { renderCommand } from './render.ts';
+import { serveCommand } from './serve.ts';
 import { verifyCommand } from './verify.ts';
 
 // Started through a launcher (see scripts/vmoba-studio.mjs): gone with it, like every process of ours with its parent.
@@ -17,9 +22,24 @@ const program = new Command('vmoba-studio')
   .addHelpText('after', exitCodeHelp)
   .showHelpAfterError('(--help shows what there is)');
 
-const commands = [renderCommand(), verifyCommand(), benchCommand(), inspectCommand(), devicesCommand()];
-for (const command of commands) program.addCommand(command.addHelpText('after', exitCodeHelp));
-for (const command of [program, ...commands]) command.exitOverride();
+const commands = [
+  renderCommand(),
+  serveCommand(),
+  queueCommand(),
+  modelsCommand(),
+  projectsCommand(),
+  takesCommand(),
+  verifyCommand(),
+  benchCommand(),
+  inspectCommand(),
+  devicesCommand(),
+];
+for (const command of commands) program.addCommand(command);
+callCommand(program);
+for (const command of withSubcommands(program)) {
+  command.exitOverride();
+  if (command !== program) command.addHelpText('after', exitCodeHelp);
+}
 
 try {
   await program.parseAsync();
@@ -34,4 +54,8 @@ try {
     reportError(error, process.argv.includes('--json'));
     process.exitCode = exitCodeOf(error);
   }
+}
+
+function withSubcommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withSubcommands)];
 }

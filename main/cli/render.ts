@@ -1,39 +1,30 @@
-/** `vmoba-studio render`: a prompt, an interrupted render, or a list of prompts, to files. */
-import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+/** `vmoba-studio render`: a prompt through the studio's queue, or straight to a file; or an interrupted render; or many prompts. */
 import { Command } from 'commander';
 import { StudioError } from '../../contract/errors.ts';
-import { EngineClient } from '../engine/engineClient.ts';
-import { EncodeClient } from '../studio/encode/encodeClient.ts';
-import { clipFormats, fileEndings } from '../studio/encode/formats.ts';
-import { checkRequest, checkWritable } from '../studio/render/checkRequest.ts';
-import { readModelCard } from '../studio/render/modelCard.ts';
-import { renderClip } from '../studio/render/renderClip.ts';
-import { renderBatch } from './batch.ts';
-import { abortOnSignals } from './engine.ts';
-import { checkpointPath, type Job, jobFolder, nameFromPrompt, readJob, removeJob, writeJob } from './job.ts';
-import { jsonPrinter, textPrinter } from './progress.ts';
-import { formatOf, rateFactorFrom, type RenderFlags, requestFromFlags, secondsFrom } from './renderOptions.ts';
-import { embeddedModel } from './resources.ts';
+import { clipFormats } from '../studio/encode/formats.ts';
+import { type BatchFlags, renderBatch } from './batch.ts';
+import { renderInStudio, type StudioRenderFlags } from './renderInStudio.ts';
+import { namesFolder } from './renderOptions.ts';
+import { type FileFlags, renderToFile } from './renderToFile.ts';
+import { connectOption, libraryOption } from './studioSession.ts';
 
-interface Flags extends RenderFlags {
-  out?: string;
-  format?: string;
-  crf?: string;
-  resume?: string;
-  checkpointEvery: string;
-  batch?: string;
-  outDir?: string;
-  raw?: boolean;
-  json?: boolean;
-}
+type Flags = StudioRenderFlags & FileFlags & Partial<BatchFlags>;
 
 export function renderCommand(): Command {
   return new Command('render')
     .description('Render a prompt to a video file')
     .argument('[prompt]')
-    .option('--model <folder>', 'folder with model.json', embeddedModel())
-    .option('--out <file>', 'where the clip goes (default: renders/<prompt>-<seed>)')
+    .option(
+      '--model <model>',
+      'id of an installed model (default: nano), or a folder with model.json, which renders straight to a file',
+    )
+    .addOption(connectOption())
+    .addOption(libraryOption())
+    .option('--next', 'before everything else that waits')
+    .option('--draft', 'mark it as a draft')
+    .option('--project <id>', 'project that gets the take')
+    .option('--detach', 'only put it into the queue')
+    .option('--out <file>', 'where the clip goes (default: the library alone; from a folder: renders/<prompt>-<seed>)')
     .option('--format <format>', `${clipFormats.join(', ')} (default: by the ending of --out, or mp4)`)
     .option('--crf <n>', 'constant rate factor of the video encoder; lower is better and larger')
     .option('--negative <prompt>', 'what the clip should not show')
@@ -54,8 +45,8 @@ export function renderCommand(): Command {
     .option('--threads <n>', '0 = all cores')
     .option('--memory-limit <size>', 'refuse a render that needs more, e.g. 12GB')
     .option('--run-anyway', 'render although the plan exceeds the limit')
-    .option('--resume <job>', 'continue an interrupted render: its job folder or checkpoint')
-    .option('--checkpoint-every <seconds>', 'shortest time between two checkpoints', '5')
+    .option('--resume <job>', 'continue an interrupted render from a model folder: its job folder or checkpoint')
+    .option('--checkpoint-every <seconds>', 'from a model folder: shortest time between two checkpoints', '5')
     .option(
       '--batch <file>',
       'render every line of a JSONL file: {"id", "prompt", …}; see the documentation of each option',
@@ -63,74 +54,19 @@ export function renderCommand(): Command {
     .option('--out-dir <folder>', 'where the clips of a batch go')
     .option('--raw', 'batch: write RGB24 frames as they are, DIR/<id>.rgb')
     .option('--json', 'print JSON lines')
-    .action(async (prompt: string | undefined, flags: Flags) => {
-      if (flags.batch !== undefined) return renderBatch({ ...flags, batch: flags.batch });
-      const job = flags.resume === undefined ? await newJob(prompt, flags) : await readJob(flags.resume);
-      await renderJob(job.folder, job.job, flags);
+    .action((prompt: string | undefined, flags: Flags) => {
+      const { batch, resume, model, connect } = flags;
+      const beside = batch !== undefined || resume !== undefined || (model !== undefined && namesFolder(model));
+      if (!beside) return renderInStudio(prompt, flags);
+      if (connect !== undefined) refuseConnection(flags);
+      return batch === undefined ? renderToFile(prompt, flags) : renderBatch({ ...flags, batch });
     });
 }
 
-async function newJob(prompt: string | undefined, flags: Flags): Promise<{ folder: string; job: Job }> {
-  if (prompt === undefined)
-    throw new StudioError('bad-request', 'Say what the clip shows: vmoba-studio render "a red ball …".', {
-      field: 'prompt',
-    });
-  const card = await readModelCard(flags.model);
-  const { request } = await checkRequest(await requestFromFlags(prompt, flags, card));
-  const format = formatOf(flags.format, flags.out);
-  const path = resolve(flags.out ?? `renders/${nameFromPrompt(prompt, request.seed)}${fileEndings[format]}`);
-  await checkWritable(path);
-  const rateFactor = rateFactorFrom(flags.crf, format);
-  const job: Job = { format: 'vmoba-job/1', request, output: { path, format, rateFactor } };
-  const folder = jobFolder(path);
-  // A checkpoint of an earlier render of that name belongs to other settings.
-  await removeJob(folder);
-  await writeJob(folder, job);
-  return { folder, job };
-}
-
-async function renderJob(folder: string, job: Job, flags: Flags): Promise<void> {
-  const { request, card } = await checkRequest(job.request);
-  const { output } = job;
-  await checkWritable(output.path);
-  const checkpoint = {
-    path: checkpointPath(folder),
-    everyMs: 1000 * secondsFrom(flags.checkpointEvery, 'checkpointEvery'),
-  };
-  const printer = flags.json ? jsonPrinter() : textPrinter(request.steps);
-  const engine = EngineClient.start();
-  const encoder = new EncodeClient();
-  encoder.start();
-  try {
-    const outcome = await renderClip({
-      engine,
-      request,
-      card,
-      checkpoint,
-      signal: abortOnSignals(),
-      onEvent: (event) => printer.event(event),
-      openOutput: (settings) => encoder.open({ ...output, ...sizeOf(request), settings: JSON.stringify(settings) }),
-    });
-    if (outcome.state !== 'done') return;
-    printer.done(outcome.take);
-    await removeJob(folder);
-  } catch (error) {
-    await tellHowToResume(folder, checkpoint.path, flags.json ?? false);
-    throw error;
-  } finally {
-    await Promise.all([engine.stop(), encoder.stop()]);
-  }
-}
-
-const sizeOf = ({ width, height, fps }: Job['request']) => ({ width, height, fps });
-
-/** After a failure: the way on where something is kept, and nothing left where nothing is. */
-async function tellHowToResume(folder: string, checkpoint: string, json: boolean): Promise<void> {
-  if (!existsSync(checkpoint)) return removeJob(folder);
-  if (json) console.log(JSON.stringify({ event: 'resumable', job: folder }));
-  else {
-    process.stderr.write(
-      `\nThe checkpoint is kept. Continue with:\n  vmoba-studio render --resume ${JSON.stringify(folder)}\n`,
-    );
-  }
+function refuseConnection({ batch, resume }: Flags): never {
+  const message =
+    batch !== undefined || resume !== undefined
+      ? 'A batch or a job is rendered here, not by a studio: leave --connect away.'
+      : 'A studio renders installed models: add the folder with vmoba-studio models import, then give its id.';
+  throw new StudioError('bad-request', message, { field: 'connect' });
 }

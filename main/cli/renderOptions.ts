@@ -4,11 +4,12 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type AttentionPolicy, policyPresets } from '../../contract/attentionPolicy.ts';
 import { StudioError } from '../../contract/errors.ts';
+import { embeddedModel } from '../host/resources.ts';
 import { type ClipFormat, clipFormats, fileEndings, rateFactors } from '../studio/encode/formats.ts';
 import type { ModelCard } from '../studio/render/modelCard.ts';
 
 export interface RenderFlags {
-  model: string;
+  model?: string;
   negative?: string;
   size?: string;
   frames?: string;
@@ -26,16 +27,24 @@ export interface RenderFlags {
   runAnyway?: boolean;
 }
 
-/** An unchecked request: `checkRequest` says what is wrong with it. */
+/** Whether --model names a folder; otherwise it is the id of an installed model. */
+export const namesFolder = (model: string): boolean => /[\\/]/.test(model) || model === '.';
+
+/** The folder that --model means outside of a library. */
+export const modelFolder = (model: string | undefined): string => resolve(model ?? embeddedModel());
+
+/** What a model is best run with: of its folder's card, or of an installed model. */
+export type ModelDefaults = Pick<ModelCard, 'defaults' | 'policy'>;
+
+/** An unchecked request, its model left to the caller: `checkRequest`, or the studio, says what is wrong with it. */
 export async function requestFromFlags(
   prompt: string,
   flags: RenderFlags,
-  card: ModelCard,
+  card: ModelDefaults,
 ): Promise<Record<string, unknown>> {
   const { defaults } = card;
   const [width, height] = flags.size === undefined ? [defaults.width, defaults.height] : parseSize(flags.size);
   return withoutUndefined({
-    model: resolve(flags.model),
     prompt,
     negativePrompt: flags.negative ?? defaults.negativePrompt ?? '',
     width,
@@ -57,7 +66,7 @@ export async function requestFromFlags(
 }
 
 /** A preset's name, JSON, or a file that holds JSON; the model's own policy when nothing is said. */
-export async function policyFrom(text: string | undefined, card: ModelCard): Promise<unknown> {
+export async function policyFrom(text: string | undefined, card: ModelDefaults): Promise<unknown> {
   if (text === undefined || text === 'model') return card.policy ?? policyPresets.dense;
   if (text in policyPresets) return policyPresets[text as keyof typeof policyPresets] satisfies AttentionPolicy;
   const json = text.trimStart().startsWith('{') ? text : await readFile(text, 'utf8').catch(() => undefined);

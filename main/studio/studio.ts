@@ -41,6 +41,8 @@ export interface StudioOptions {
   fetch?: typeof fetch;
   downloadRetry?: Partial<RetryPolicy>;
   spaceCheckMs?: number;
+  /** False: the library and its queue can be read and changed, but nothing is rendered. */
+  work?: boolean;
 }
 
 export class Studio {
@@ -134,6 +136,11 @@ export class Studio {
     return path !== null && existsSync(path) ? path : null;
   }
 
+  /** What start-up found and mended, in words. */
+  get notices(): readonly string[] {
+    return this.#core?.notices ?? [];
+  }
+
   /** Lets other processes of this person find the host that serves this library. */
   async announce(url: string): Promise<void> {
     await this.#library.control.setOwner({ pid: process.pid, url });
@@ -167,7 +174,7 @@ export class Studio {
     await this.#library.upkeep.backupIfDue().catch((error: Error) => {
       core.notices.push(`The daily backup of the library could not be made. ${error.message}`);
     });
-    await core.queue.start();
+    await core.queue.start(this.#options.work ?? true);
   }
 
   #standingHandlers(): Pick<Handlers<CallContext>, StandingMethod> {
@@ -243,7 +250,7 @@ export class Studio {
       version,
       host: { kind: host.kind, canReveal: host.reveal !== undefined, canChoosePaths: host.choosePath !== undefined },
       library: await this.#libraryStatus(),
-      notices: this.#core?.notices ?? [],
+      notices: [...this.notices],
     };
   }
 }

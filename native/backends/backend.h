@@ -234,6 +234,8 @@ struct DeviceInfo {
 
 /// Every device this build knows of, usable or not.
 std::vector<DeviceInfo> listDevices();
+/// One device by id; "" = "cpu", "cuda" = "cuda:0". Error{Unsupported} when there is no such device.
+DeviceInfo describeDevice(const std::string& device);
 /// Error{Unsupported} naming the reason when the device or precision cannot be had.
 std::unique_ptr<Backend> makeBackend(const std::string& device, const BackendOptions& options);
 

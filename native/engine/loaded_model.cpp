@@ -57,9 +57,8 @@ ModelFiles ModelFiles::open(const std::string& path) {
 Precision choosePrecision(const RenderRequest& request) {
   if (request.precision == "f32") return Precision::F32;
   if (request.precision == "bf16") return Precision::BF16;
-  for (const DeviceInfo& device : listDevices())
-    if (device.id == request.device && std::find(device.precisions.begin(), device.precisions.end(), Precision::BF16) != device.precisions.end()) return Precision::BF16;
-  return Precision::F32;
+  const std::vector<Precision> offered = describeDevice(request.device).precisions;
+  return std::find(offered.begin(), offered.end(), Precision::BF16) != offered.end() ? Precision::BF16 : Precision::F32;
 }
 
 LoadedModel::LoadedModel(ModelFiles files, std::unique_ptr<Backend> backend, bool streamWeights, const std::function<void(double)>& loaded)

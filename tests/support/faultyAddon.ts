@@ -39,7 +39,7 @@ function openSession(request: SessionRequest, onProgress: (json: string) => void
       if (words.includes(`hang at ${step}`)) await delay(600_000);
       if (words.includes(`fail at ${step}`)) throw failure('numerical-fault', 'the latent is not finite');
       cancelled = false;
-      const parts = words.includes('slow') ? 100 : 2;
+      const parts = words.includes('very slow') ? 600 : words.includes('slow') ? 100 : 2;
       for (let part = 0; part < parts; part++) {
         await delay(5);
         progress('sampling', part / parts);

@@ -75,7 +75,7 @@ describe('the engine process', () => {
   });
 
   test('silence during a call counts as hung, and the process is ended', async () => {
-    const client = start({ silenceLimitMs: 400 });
+    const client = start({ silenceLimitMs: 1500 });
     const session = await open(client, 'hang at 0');
     await expect(session.step()).rejects.toMatchObject({
       code: 'engine-hung',
@@ -85,14 +85,14 @@ describe('the engine process', () => {
   });
 
   test('a slow step that shows life is not hung', async () => {
-    const session = await open(start({ silenceLimitMs: 300 }), 'slow');
+    const session = await open(start({ silenceLimitMs: 1500 }), 'very slow');
     await expect(session.step()).resolves.toMatchObject({ report: { step: 0 } });
   });
 
   test('idle time is not silence', async () => {
-    const client = start({ silenceLimitMs: 200 });
+    const client = start({ silenceLimitMs: 1000 });
     await client.describe();
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await new Promise((resolve) => setTimeout(resolve, 2500));
     await expect(client.describe()).resolves.toMatchObject({ build: 'faulty' });
   });
 

@@ -42,6 +42,8 @@ export interface CallOptions {
 }
 
 const stderrTailBytes = 4096;
+/** A process on a busy machine may take long to start; until it says that it is ready its silence means nothing less. */
+const startLimitMs = 60_000;
 const stopGraceMs = 1000;
 
 export class SupervisedProcess {
@@ -54,6 +56,7 @@ export class SupervisedProcess {
   readonly #watch: NodeJS.Timeout;
   #nextId = 1;
   #stderr = '';
+  #ready = false;
   #lastSign = performance.now();
   #hungReason: string | undefined;
   #stopping = false;
@@ -133,6 +136,7 @@ export class SupervisedProcess {
     this.#lastSign = performance.now();
     switch (message.kind) {
       case 'ready':
+        this.#ready = true;
         break;
       case 'event':
         this.#listeners.get(message.id)?.(message.payload as never);
@@ -157,7 +161,7 @@ export class SupervisedProcess {
     const calls = [...this.#calls.values()];
     if (calls.length === 0 || this.#hungReason) return;
     // The most patient of the running calls decides: calls queue behind each other in the child.
-    const limitMs = Math.max(...calls.map((call) => call.silenceLimitMs));
+    const limitMs = Math.max(this.#ready ? 0 : startLimitMs, ...calls.map((call) => call.silenceLimitMs));
     if (silentMs < limitMs) return;
     this.#hungReason = `no sign of life for ${Math.round(silentMs / 1000)} s during ${calls[0]?.method ?? 'a call'}`;
     this.#child.kill();

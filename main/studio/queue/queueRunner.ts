@@ -75,10 +75,11 @@ export class QueueRunner {
     this.#options = options;
   }
 
-  async start(): Promise<void> {
+  /** @param work False: keeps the queue's books without rendering. */
+  async start(work = true): Promise<void> {
     const intent = await this.#options.library.settings.queueIntent();
     this.#hold = intent === 'paused' ? { kind: 'paused', reason: null } : null;
-    this.#loop = this.#work();
+    if (work) this.#loop = this.#work();
   }
 
   /** Something waits, perhaps. */

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <thread>
 
 #include "kernels/cpu/attention.h"
@@ -32,6 +33,12 @@ size_t physicalMemoryBytes() {
   return 0;
 #endif
 }
+
+struct Heap final : MemorySource {
+  std::byte* allocate(size_t bytes) override { return static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kPoolAlignment}, std::nothrow)); }
+  void free(std::byte* address) noexcept override { ::operator delete(address, std::align_val_t{kPoolAlignment}); }
+  const char* description() const override { return "the system"; }
+};
 
 int defaultThreads() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
@@ -85,7 +92,7 @@ std::unique_ptr<Backend> makeCpuBackend(const BackendOptions& options) {
 CpuBackend::CpuBackend(const BackendOptions& options)
     : precision_(options.precision),
       threads_(options.threads > 0 ? options.threads : defaultThreads()),
-      pool_(std::make_shared<MemoryPool>(options.memoryLimitBytes)),
+      pool_(std::make_shared<MemoryPool>(std::make_unique<Heap>(), options.memoryLimitBytes)),
       products_(ProductLibrary::make(activationType())) {
   setThreadCount(threads_);
 }

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "native/backends/backend.h"
-#include "native/backends/cpu/memory_pool.h"
+#include "native/backends/memory_pool.h"
 
 namespace vmoba::cpu {
 

@@ -1,20 +1,13 @@
-#include "native/backends/cpu/memory_pool.h"
+#include "native/backends/memory_pool.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 #include <string>
 
 #include "native/base/error.h"
 
-namespace vmoba::cpu {
+namespace vmoba {
 namespace {
-constexpr size_t kAlignment = 64;
 std::string megabytes(size_t bytes) { return std::to_string((bytes + (size_t{1} << 20) - 1) >> 20) + " MiB"; }
-std::byte* systemAllocate(size_t bytes) {
-  return static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow));
-}
-void systemFree(std::byte* address) { ::operator delete(address, std::align_val_t{kAlignment}); }
 }  // namespace
 
 struct MemoryPool::Block final : Storage {
@@ -27,7 +20,7 @@ struct MemoryPool::Block final : Storage {
 MemoryPool::~MemoryPool() { trim(); }
 
 std::shared_ptr<Storage> MemoryPool::allocate(size_t bytes, std::byte** address) {
-  bytes = std::max<size_t>((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
+  bytes = std::max<size_t>((bytes + kPoolAlignment - 1) / kPoolAlignment * kPoolAlignment, kPoolAlignment);
   const std::lock_guard lock(mutex_);
   std::byte* memory = nullptr;
   // A block up to an eighth too large may serve: shapes repeat step by step, so exact hits are the rule.
@@ -40,12 +33,12 @@ std::shared_ptr<Storage> MemoryPool::allocate(size_t bytes, std::byte** address)
     if (limit_ != 0 && held_ + bytes > limit_)
       throw Error(ErrorCode::OutOfMemory, "needs " + megabytes(bytes) + " more, but " + megabytes(inUse_) + " of the limit of " +
                                               megabytes(limit_) + " are in use; choose a smaller size or raise the memory limit");
-    memory = systemAllocate(bytes);
+    memory = source_->allocate(bytes);
     if (memory == nullptr) {
       trimLocked();
-      memory = systemAllocate(bytes);
+      memory = source_->allocate(bytes);
     }
-    if (memory == nullptr) throw Error(ErrorCode::OutOfMemory, "the system refused " + megabytes(bytes) + " of memory");
+    if (memory == nullptr) throw Error(ErrorCode::OutOfMemory, std::string(source_->description()) + " refused " + megabytes(bytes) + " of memory");
     held_ += bytes;
   }
   auto block = std::make_shared<Block>();
@@ -71,10 +64,10 @@ void MemoryPool::trim() {
 
 void MemoryPool::trimLocked() {
   for (const auto& [bytes, address] : free_) {
-    systemFree(address);
+    source_->free(address);
     held_ -= bytes;
   }
   free_.clear();
 }
 
-}  // namespace vmoba::cpu
+}  // namespace vmoba
