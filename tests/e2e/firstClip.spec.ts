@@ -18,6 +18,7 @@ test('from the first start to two takes compared, and all of it still there afte
     await app.getByLabel('Height').blur();
     await expect(app.getByLabel('Height')).toHaveValue('96');
     await app.getByLabel('Frames', { exact: true }).fill('17');
+    await app.getByLabel('Frame rate').fill('16');
     await app.getByLabel('Steps', { exact: true }).fill('6');
     await app.getByText('Partitions, blocks, dense steps').click();
     await app.getByLabel('Start from:').click();
