@@ -15,7 +15,7 @@ const sizes = [
 const screens: Record<string, (page: Page) => Promise<void>> = {
   compose: async (page) => expect(page.getByText('Arithmetic speed-up')).toBeVisible(),
   live: async (page) => expect(page.getByTestId('measured')).toBeVisible(),
-  queue: async (page) => expect(page.getByText('a blue square')).toBeVisible(),
+  queue: async (page) => expect(page.getByText('a blue square').first()).toBeVisible(),
   library: async (page) => expect(page.getByRole('button', { name: /^Open/ }).first()).toBeVisible(),
   models: async (page) => expect(page.getByRole('heading', { name: 'Installed' })).toBeVisible(),
   settings: async (page) => expect(page.getByRole('heading', { name: 'Shortcuts' })).toBeVisible(),
