@@ -1,5 +1,5 @@
 /**
- * Imports go one way: renderer → contract ← main; inside main: electron, headless, cli → studio → engine.
+ * Imports go one way: renderer → contract ← main; inside main: electron, headless, cli → host → studio → engine.
  * A wrong-way import fails `npm run layers`, which is part of `npm test`.
  */
 const forbid = (name, comment, from, to) => ({
@@ -36,13 +36,13 @@ export default {
       'engine-is-lowest',
       'The engine process knows nothing above it.',
       '^main/engine/',
-      '^main/(studio|electron|headless|cli)/',
+      '^main/(studio|host|electron|headless|cli)/',
     ),
     forbid(
       'studio-knows-no-host',
       'The studio knows no Electron, no HTTP, no command line.',
       '^main/studio/',
-      '^main/(electron|headless|cli)/',
+      '^main/(electron|headless|cli|host)/',
     ),
     {
       name: 'studio-without-electron-or-sockets',
@@ -51,7 +51,18 @@ export default {
       from: { path: '^main/(studio|engine)/' },
       to: { path: '^(node_modules/)?(electron|ws)(/|$)' },
     },
-    forbid('electron-stands-alone', 'Hosts do not import each other.', '^main/electron/', '^main/(headless|cli)/'),
+    forbid(
+      'electron-without-cli',
+      "The app opens the headless host's door for the command line, and knows nothing of that.",
+      '^main/electron/',
+      '^main/cli/',
+    ),
+    forbid(
+      'host-knows-no-host',
+      'What all hosts share knows none of them.',
+      '^main/host/',
+      '^main/(electron|headless|cli)/',
+    ),
     forbid('headless-stands-alone', 'Hosts do not import each other.', '^main/headless/', '^main/(electron|cli)/'),
     forbid(
       'cli-without-electron',

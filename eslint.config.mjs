@@ -7,8 +7,13 @@ import typescript from 'typescript-eslint';
 /** Type-aware rules catch the mistakes that cost most in this project: promises nobody waits for. */
 const typeAware = {
   files: ['contract/**/*.ts', 'main/**/*.ts', 'scripts/**/*.ts', 'tests/**/*.ts'],
-  ignores: ['main/electron/**', 'tests/components/**', 'tests/renderer/**'],
-  languageOptions: { parserOptions: { project: './tsconfig.json', tsconfigRootDir: import.meta.dirname } },
+  ignores: ['tests/components/**', 'tests/renderer/**'],
+  languageOptions: {
+    parserOptions: {
+      project: ['./tsconfig.json', './main/electron/tsconfig.json'],
+      tsconfigRootDir: import.meta.dirname,
+    },
+  },
   rules: {
     '@typescript-eslint/no-floating-promises': 'error',
     '@typescript-eslint/no-misused-promises': 'error',

@@ -1,18 +1,24 @@
 /**
  * Configures and builds the C++ engine, its tools and the Node addon into build/release.
- *   npm run build:native [-- --tests | --sanitize] [--target NAME]
+ *   npm run build:native [-- --tests | --sanitize] [--cuda] [--target NAME]
+ * The CUDA backend is compiled where a GPU's driver and nvcc are found, and with --cuda.
  */
 import { availableParallelism, totalmem } from 'node:os';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { main, root, run } from './lib/run.mjs';
+import { hasCommand, main, root, run } from './lib/run.mjs';
 
 /** One compiler per core, and at least 1.5 GB for each. */
 const jobs = String(Math.max(1, Math.min(availableParallelism(), Math.floor(totalmem() / 1.5e9))));
 
 const { values } = parseArgs({
-  options: { tests: { type: 'boolean' }, sanitize: { type: 'boolean' }, target: { type: 'string', multiple: true } },
+  options: {
+    tests: { type: 'boolean' },
+    sanitize: { type: 'boolean' },
+    cuda: { type: 'boolean' },
+    target: { type: 'string', multiple: true },
+  },
 });
 
 await main(() => {
@@ -22,6 +28,7 @@ await main(() => {
     : [
         `-DVMOBA_TESTS=${values.tests || testsWereOn(folder) ? 'ON' : 'OFF'}`,
         '-DVMOBA_ADDON=ON',
+        `-DVMOBA_CUDA=${values.cuda || (hasCommand('nvcc') && hasCommand('nvidia-smi')) ? 'ON' : 'OFF'}`,
         '-DCMAKE_BUILD_TYPE=Release',
       ];
   run('cmake', ['-S', '.', '-B', folder, '-G', 'Ninja', '-Wno-dev', '--log-level=WARNING', ...settings]);

@@ -70,7 +70,7 @@ const ctest = (folder, file) => ({
 const stages = [
   { name: 'format', command: [bin('prettier'), ['--check', '.', '--log-level', 'warn']], count: whole },
   { name: 'lint', command: [bin('eslint'), ['.', '--max-warnings', '0']], count: whole },
-  { name: 'types', command: [bin('tsc'), ['-p', 'tsconfig.json']], count: whole },
+  { name: 'types', command: ['npm', ['run', '--silent', 'types']], count: whole },
   {
     name: 'svelte-types',
     when: () => exists('renderer/tsconfig.json'),

@@ -1,310 +1,315 @@
-// First, plain version: everything in f32, keys in panels so that the loops vectorise.
+// Self-attention: one pass that norms, rotates, permutes and packs; gates and selection; then tiles of query rows, each walking
+// over the blocks its rows selected. A tile gathers, block by block, just the rows that selected it: no pair is computed that was
+// not asked for, so no masks, and efficiency does not depend on how alike neighbouring rows choose.
 #include "kernels/cpu/attention.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <vector>
 
-#include "kernels/reference/reference.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/selection.h"
+#include "kernels/cpu/statistics.h"
+#include "kernels/cpu/tile.h"
 #include "native/base/error.h"
 #include "native/base/parallel.h"
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define VMOBA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define VMOBA_CLONES
-#endif
 
 namespace vmoba::cpu {
 namespace {
 
-constexpr int kPanel = 64, kRows = 32;
-constexpr float kNone = -std::numeric_limits<float>::infinity();
-
-float load(const void* base, DType type, int64_t at) {
-  return type == DType::BF16 ? toFloat(static_cast<const Bf16*>(base)[at]) : static_cast<const float*>(base)[at];
-}
-void store(void* base, DType type, int64_t at, float value) {
-  if (type == DType::BF16) static_cast<Bf16*>(base)[at] = toBf16(value);
-  else static_cast<float*>(base)[at] = value;
-}
-
-/// One row of q, k or v in f32: norm over the whole row, then rotation. False when it holds NaN or infinity.
-bool prepareRow(const void* base, DType type, int64_t at, int32_t heads, int32_t headDim, const float* norm, float eps, const float* cosine,
-                const float* sine, float* row) {
-  const int64_t dim = int64_t{heads} * headDim;
-  bool finite = true;
-  double squares = 0;
-  for (int64_t i = 0; i < dim; ++i) {
-    row[i] = load(base, type, at + i);
-    finite = finite && std::isfinite(row[i]);
-    squares += static_cast<double>(row[i]) * row[i];
-  }
-  if (norm != nullptr) {
-    const float factor = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(dim) + eps));
-    for (int64_t i = 0; i < dim; ++i) row[i] = row[i] * factor * norm[i];
-  }
-  if (cosine != nullptr) {
-    for (int64_t i = 0; i < dim; i += 2) {
-      const int64_t pair = i % headDim / 2;
-      const float a = row[i], b = row[i + 1];
-      row[i] = a * cosine[pair] - b * sine[pair];
-      row[i + 1] = a * sine[pair] + b * cosine[pair];
-    }
-  }
-  return finite;
-}
-
-/// Keys as panels [D][64] and values as rows [64][D]; every block begins a new panel, tails are zero.
-struct KeyValues {
-  int32_t heads, headDim;
-  std::vector<int32_t> firstPanel;  ///< [C+1]
-  std::vector<float> k, v;          ///< [H][panels][D*64]
-  int64_t panels() const { return firstPanel.back(); }
-  int64_t panelAt(int64_t head, int64_t panel) const { return (head * panels() + panel) * kPanel * headDim; }
-
-  KeyValues(const std::vector<int32_t>& start, int32_t h, int32_t d) : heads(h), headDim(d), firstPanel{0} {
-    for (size_t c = 0; c + 1 < start.size(); ++c) firstPanel.push_back(firstPanel.back() + (start[c + 1] - start[c] + kPanel - 1) / kPanel);
-    k.assign(static_cast<size_t>(panels() * heads * headDim * kPanel), 0.0f);
-    v = k;
-  }
-  void put(int32_t block, int32_t offset, const float* kRow, const float* vRow) {
-    const int64_t panel = firstPanel[size_t(block)] + offset / kPanel, j = offset % kPanel;
-    for (int64_t h = 0; h < heads; ++h) {
-      float* to = k.data() + panelAt(h, panel);
-      for (int64_t i = 0; i < headDim; ++i) to[i * kPanel + j] = kRow[h * headDim + i];
-      std::copy_n(vRow + h * headDim, headDim, v.data() + panelAt(h, panel) + j * headDim);
-    }
-  }
-};
-
-VMOBA_CLONES void multiplyKeys(const float* q, int rows, const float* panel, int32_t headDim, float* logits) {
-  for (int r = 0; r < rows; ++r) {
-    float sum[kPanel] = {};
-    for (int32_t i = 0; i < headDim; ++i)
-      for (int j = 0; j < kPanel; ++j) sum[j] += q[r * headDim + i] * panel[i * kPanel + j];
-    std::memcpy(logits + r * kPanel, sum, sizeof sum);
-  }
-}
-
-VMOBA_CLONES void addValues(const float* weights, int keys, const float* values, int32_t headDim, float* out) {
-  for (int j = 0; j < keys; ++j)
-    for (int32_t i = 0; i < headDim; ++i) out[i] += weights[j] * values[j * headDim + i];
-}
-
-struct Visit {
-  int32_t block;
-  uint32_t rows;  ///< bit r: row r attends
-};
-
-/// One tile of up to 32 scaled query rows over its visits. out [rows][D]; `mass`, if given, receives [groups][rows] shares.
-void attendTile(const float* q, int rows, const KeyValues& kv, const std::vector<int32_t>& start, int64_t head, const std::vector<Visit>& visits, float* out,
-                const int32_t* keyGroup = nullptr, int32_t groups = 0, float* mass = nullptr) {
-  const int32_t d = kv.headDim;
-  float logits[kRows * kPanel], largest[kRows], total[kRows] = {};
-  std::fill_n(largest, kRows, kNone);
-  std::fill_n(out, rows * d, 0.0f);
-  for (const Visit& visit : visits) {
-    const int32_t length = start[size_t(visit.block) + 1] - start[size_t(visit.block)];
-    for (int32_t at = 0; at < length; at += kPanel) {
-      const int keys = std::min(kPanel, length - at);
-      const int64_t panel = kv.panelAt(head, kv.firstPanel[size_t(visit.block)] + at / kPanel);
-      multiplyKeys(q, rows, kv.k.data() + panel, d, logits);
-      for (int r = 0; r < rows; ++r) {
-        if ((visit.rows >> r & 1) == 0) continue;
-        float* row = logits + r * kPanel;
-        float most = largest[r];
-        for (int j = 0; j < keys; ++j) most = std::max(most, row[j]);
-        const float keep = std::exp(largest[r] - most);
-        if (keep != 1) {
-          for (int32_t i = 0; i < d; ++i) out[r * d + i] *= keep;
-          for (int32_t g = 0; g < groups; ++g) mass[g * kRows + r] *= keep;
-          total[r] *= keep;
-        }
-        largest[r] = most;
-        for (int j = 0; j < keys; ++j) {
-          row[j] = std::exp(row[j] - most);
-          total[r] += row[j];
-          if (keyGroup != nullptr && keyGroup[start[size_t(visit.block)] + at + j] >= 0) mass[keyGroup[start[size_t(visit.block)] + at + j] * kRows + r] += row[j];
-        }
-        addValues(row, keys, kv.v.data() + panel, d, out + r * d);
-      }
-    }
-  }
-  for (int r = 0; r < rows; ++r) {
-    for (int32_t i = 0; i < d; ++i) out[r * d + i] /= total[r];
-    for (int32_t g = 0; g < groups; ++g) mass[g * kRows + r] /= total[r];
-  }
-}
+constexpr int32_t kUnitKeys = 256;  ///< tokens packed by one piece of work
 
 bool raised(const std::atomic<bool>* cancel) { return cancel != nullptr && cancel->load(std::memory_order_relaxed); }
-void throwIfRaised(const std::atomic<bool>* cancel) {
-  if (raised(cancel)) throw Error(ErrorCode::Cancelled, "cancelled");
-}
-void throwIfBroken(const std::atomic<bool>& broken) {
-  if (broken) throw Error(ErrorCode::NumericalFault, "attention received NaN or infinity: the weights or the latent are damaged");
-}
 
 double secondsSince(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
-void fillStatistics(const std::vector<uint8_t>& selection, const BlockPlan& plan, int64_t heads, const StatisticsRequest* request, AttentionStatistics& s) {
-  const int64_t tokens = plan.tokens(), blocks = plan.blocks();
-  s.density = reference::density(selection, plan, static_cast<int32_t>(heads));
-  s.headDensity.assign(static_cast<size_t>(heads), 0.0f);
-  std::vector<double> received(static_cast<size_t>(blocks)), pairs(static_cast<size_t>(heads)), map(static_cast<size_t>(blocks * blocks));
-  const std::vector<int32_t> block = reference::blockOfPosition(plan);
-  const bool maps = request != nullptr && request->maps;
-  double selected = 0;
-  for (int64_t c = 0; c < blocks; ++c)
-    for (int64_t h = 0; h < heads; ++h)
-      for (int64_t p = 0; p < tokens; ++p) {
-        if (!selection[size_t((c * heads + h) * tokens + p)]) continue;
-        ++selected;
-        pairs[size_t(h)] += plan.length(static_cast<int32_t>(c));
-        ++received[size_t(c)];
-        if (maps && (request->mapHead < 0 || request->mapHead == h)) ++map[size_t(block[size_t(p)] * blocks + c)];
+/// One call: its shapes, the pieces of its scratch, and the passes over them.
+class Call {
+ public:
+  Call(const SelfAttention& job, Arena& arena, int threads)
+      : job_(job),
+        kernel_(chooseTileKernel(job.dtype, job.instructionSet)),
+        shape_{job.heads, job.headDim, job.headDim, kernel_.lanes, kernel_.step, kernel_.element},
+        tokens_(job.tokens),
+        blocks_(job.blocks != nullptr ? job.blocks->blocks() : 1),
+        routed_(job.blocks != nullptr && !selectsEverything(*job.blocks, job.rule)),
+        headWise_(job.rule.scope == SelectionScope::QueryHead || job.rule.scope == SelectionScope::HeadGlobal),
+        gateStride_((int64_t{tokens_} + shape_.lanes - 1) / shape_.lanes * shape_.lanes) {
+    const int64_t heads = job.heads, depth = shape_.depth(), dim = heads * job.headDim;
+    // Small problems are cut into smaller tiles, so that every thread gets some; the bits do not depend on it.
+    tileRows_ = tileRowsFor(shape_);
+    while (tileRows_ > 8 * kRowGroup && heads * ((tokens_ + tileRows_ - 1) / tileRows_) < 16) tileRows_ = std::max(8 * kRowGroup, tileRows_ / 2);
+    groupStart_ = arena.take<int32_t>(blocks_ + 1);
+    unitStart_ = arena.take<int32_t>(blocks_ + 1);
+    const int64_t groups = groupBound();
+    q_ = arena.take<std::byte>(heads * shape_.queryBytes(tokens_));
+    k_ = arena.take<std::byte>(heads * shape_.keyBytes(groups));
+    v_ = arena.take<std::byte>(heads * shape_.valueBytes(groups));
+    rows_ = arena.take<float>(threads * shape_.lanes * dim);
+    packedRows_ = arena.take<std::byte>(threads * shape_.queryBytes(shape_.lanes));
+    if (job.blocks != nullptr) bits_ = {arena.take<uint64_t>(heads * blocks_ * ((int64_t{tokens_} + 63) / 64)), job.heads, blocks_, tokens_};
+    if (wantsGate()) {
+      unitSums_ = arena.take<double>(unitBound() * dim);
+      means_ = arena.take<float>(heads * blocks_ * depth);
+      gatePlane_ = blocks_ * gateStride_;
+      gate_ = arena.take<float>(gatePlane_ * (gatesOfAllHeads() ? heads : threads));
+      queries_ = arena.take<float>(threads * depth * shape_.lanes);
+      workFloats_ = selectionWorkFloats(*job.blocks, job.heads, job.rule);
+      work_ = arena.take<float>(workFloats_ * (headWise_ ? threads : 1));
+    }
+    buffers_ = arena.take<TileBuffers>(threads);
+    for (int t = 0; t < threads; ++t) {
+      const TileBuffers buffers(arena, shape_, tileRows_);
+      if (buffers_ != nullptr) buffers_[t] = buffers;
+    }
+  }
+
+  void run(const StatisticsRequest* request, AttentionStatistics* statistics) {
+    const auto started = std::chrono::steady_clock::now();
+    layOut();
+    pack();
+    throwIfStopped();
+    bool dense = job_.blocks == nullptr;
+    if (job_.blocks != nullptr) {
+      std::memset(bits_.words, 0, static_cast<size_t>(bits_.totalWords()) * sizeof(uint64_t));
+      if (wantsGate()) route();
+      if (!routed_) std::memset(bits_.words, 0, static_cast<size_t>(bits_.totalWords()) * sizeof(uint64_t)), selectAll(*job_.blocks, bits_);
+      dense = !routed_;
+      throwIfStopped();
+    }
+    if (statistics != nullptr) {
+      *statistics = {};
+      if (job_.blocks != nullptr) describeSelection(bits_, *job_.blocks, request != nullptr ? *request : StatisticsRequest{}, *statistics);
+      else statistics->headDensity.assign(static_cast<size_t>(job_.heads), 1.0f);
+    }
+    if (job_.probe != nullptr) probe();
+    if (job_.blocks != nullptr && job_.rule.semantics == Semantics::Upstream) {
+      bool nothing = true;
+      for (int32_t h = 0; h < job_.heads; ++h) nothing = nothing && onlyOwnBlocks(bits_, h);
+      if (nothing) selectAll(*job_.blocks, bits_), dense = true;
+    }
+    if (statistics != nullptr) {
+      statistics->dense = dense;
+      statistics->routingSeconds = secondsSince(started);
+    }
+    const auto attending = std::chrono::steady_clock::now();
+    attend();
+    throwIfStopped();
+    if (statistics != nullptr) statistics->attentionSeconds = secondsSince(attending);
+  }
+
+ private:
+  bool gatesOfAllHeads() const { return !headWise_ || job_.probe != nullptr; }
+  bool wantsGate() const { return routed_ || (job_.probe != nullptr && job_.blocks != nullptr); }
+  // Bounds that need no walk over the plan: every block may waste most of a group and of a unit.
+  int64_t groupBound() const { return int64_t{tokens_} / shape_.lanes + blocks_; }
+  int64_t unitBound() const { return int64_t{tokens_} / kUnitKeys + blocks_; }
+
+  int32_t blockStart(int32_t block) const { return job_.blocks != nullptr ? job_.blocks->start[size_t(block)] : block == 0 ? 0 : tokens_; }
+  int32_t blockLength(int32_t block) const { return blockStart(block + 1) - blockStart(block); }
+  int64_t rasterOf(int64_t position) const {
+    return job_.blocks != nullptr && !job_.blocks->permutation.empty() ? job_.blocks->permutation[static_cast<size_t>(position)] : position;
+  }
+  const std::byte* queries(int64_t head, int64_t position) const { return q_ + head * shape_.queryBytes(tokens_) + shape_.queryBytes(position); }
+  std::byte* keyGroup(int64_t head, int64_t group) const { return k_ + head * shape_.keyBytes(groupStart_[blocks_]) + shape_.keyBytes(group); }
+  std::byte* valueGroup(int64_t head, int64_t group) const { return v_ + head * shape_.valueBytes(groupStart_[blocks_]) + shape_.valueBytes(group); }
+
+  void throwIfStopped() const {
+    if (broken_) throw Error(ErrorCode::NumericalFault, "attention met NaN or infinity: the weights or the latent are damaged");
+    if (raised(job_.cancel)) throw Error(ErrorCode::Cancelled, "cancelled");
+  }
+
+  void layOut() {
+    groupStart_[0] = unitStart_[0] = 0;
+    for (int32_t c = 0; c < blocks_; ++c) {
+      groupStart_[c + 1] = groupStart_[c] + (blockLength(c) + shape_.lanes - 1) / shape_.lanes;
+      unitStart_[c + 1] = unitStart_[c] + (blockLength(c) + kUnitKeys - 1) / kUnitKeys;
+    }
+  }
+
+  /// Norm, rotation, order and format of every token, and the sums of k behind the block means.
+  void pack() {
+    const int64_t dim = int64_t{job_.heads} * job_.headDim;
+    if (job_.probe != nullptr)
+      for (std::vector<float>* values : {&job_.probe->q, &job_.probe->k, &job_.probe->v}) values->resize(static_cast<size_t>(tokens_ * dim));
+    parallelForDynamic(unitStart_[blocks_], [&](int64_t unit) {
+      if (raised(job_.cancel)) return;
+      const auto block = static_cast<int32_t>(std::upper_bound(unitStart_, unitStart_ + blocks_ + 1, static_cast<int32_t>(unit)) - unitStart_) - 1;
+      const int32_t begin = blockStart(block) + static_cast<int32_t>(unit - unitStart_[block]) * kUnitKeys;
+      const int32_t end = std::min(begin + kUnitKeys, blockStart(block + 1));
+      double* sums = wantsGate() ? unitSums_ + unit * dim : nullptr;
+      if (sums != nullptr) std::fill_n(sums, dim, 0.0);
+      for (int32_t at = begin; at < end; at += shape_.lanes) packGroup(block, at, std::min(shape_.lanes, end - at), sums);
+    });
+  }
+
+  void packGroup(int32_t block, int32_t first, int32_t count, double* sums) {
+    const int64_t dim = int64_t{job_.heads} * job_.headDim;
+    float* rows = rows_ + threadIndex() * shape_.lanes * dim;
+    std::byte* packed = packedRows_ + threadIndex() * shape_.queryBytes(shape_.lanes);
+    const int64_t group = groupStart_[block] + (first - blockStart(block)) / shape_.lanes;
+    enum { kQuery, kKey, kValue };
+    for (const int part : {kQuery, kKey, kValue}) {
+      RowSource source{part == kQuery ? job_.q : part == kKey ? job_.k : job_.v, job_.dtype, job_.rowStride, job_.heads, job_.headDim,
+                       part == kQuery ? job_.normQ : part == kKey ? job_.normK : nullptr, job_.normEps, nullptr, nullptr};
+      for (int32_t j = 0; j < count; ++j) {
+        const int64_t raster = rasterOf(first + j);
+        if (part != kValue && job_.ropeCos != nullptr) {
+          source.cosine = job_.ropeCos + raster * (job_.headDim / 2);
+          source.sine = job_.ropeSin + raster * (job_.headDim / 2);
+        }
+        float* row = rows + j * dim;
+        if (!prepareRow(source, raster, row)) broken_.store(true, std::memory_order_relaxed);
+        if (part == kKey && sums != nullptr) {
+          roundThrough(shape_.element, row, dim);
+          accumulate(row, sums, dim);
+        }
+        if (job_.probe != nullptr) {
+          roundThrough(shape_.element, row, dim);
+          auto& seen = part == kQuery ? job_.probe->q : part == kKey ? job_.probe->k : job_.probe->v;
+          std::copy_n(row, dim, seen.begin() + (int64_t{first} + j) * dim);
+        }
       }
-  const auto all = static_cast<double>(heads * tokens);
-  s.meanSelectedBlocks = selected / all;
-  for (int64_t h = 0; h < heads; ++h) s.headDensity[size_t(h)] = static_cast<float>(pairs[size_t(h)] / static_cast<double>(tokens) / static_cast<double>(tokens));
-  if (!maps) return;
-  const double mapHeads = request->mapHead < 0 ? static_cast<double>(heads) : 1;
-  for (const double count : received) s.blockReceived.push_back(static_cast<float>(count / all));
-  for (int64_t r = 0; r < blocks; ++r)
-    for (int64_t c = 0; c < blocks; ++c) s.selectionMap.push_back(static_cast<float>(map[size_t(r * blocks + c)] / mapHeads / plan.length(static_cast<int32_t>(r))));
-}
+      for (int32_t h = 0; h < job_.heads; ++h) {
+        const float* head = rows + int64_t{h} * job_.headDim;
+        if (part == kValue) {
+          packValueGroup(shape_.element, head, dim, count, shape_.lanes, job_.headDim, shape_.valueWidth(), valueGroup(h, group));
+          continue;
+        }
+        std::byte* to = part == kQuery ? const_cast<std::byte*>(queries(h, first)) : packed;
+        for (int32_t j = 0; j < count; ++j) packRow(shape_.element, head + j * dim, job_.headDim, shape_.depth(), to + shape_.queryBytes(j));
+        if (part == kKey) packKeyGroup(packed, shape_.depth(), count, shape_.lanes, shape_.depth() / shape_.step, shape_.step, keyGroup(h, group));
+      }
+    }
+  }
+
+  /// Block means, gates and selection. One head at a time per thread; the scopes that span heads select at the end.
+  void route() {
+    const BlockPlan& plan = *job_.blocks;
+    const int64_t dim = int64_t{job_.heads} * job_.headDim, depth = shape_.depth();
+    parallelForDynamic(blocks_, [&](int64_t c) {
+      double* sum = unitSums_ + unitStart_[c] * dim;
+      for (int32_t unit = unitStart_[c] + 1; unit < unitStart_[c + 1]; ++unit)
+        for (int64_t i = 0; i < dim; ++i) sum[i] += unitSums_[unit * dim + i];
+      for (int64_t h = 0; h < job_.heads; ++h)
+        for (int64_t i = 0; i < depth; ++i)
+          means_[(h * blocks_ + c) * depth + i] = i < job_.headDim ? static_cast<float>(sum[h * job_.headDim + i] / blockLength(static_cast<int32_t>(c))) : 0.0f;
+    });
+    if (gatesOfAllHeads()) {
+      const int64_t pieces = (tokens_ + kUnitKeys - 1) / kUnitKeys;
+      parallelForDynamic(job_.heads * pieces, [&](int64_t i) {
+        const auto head = static_cast<int32_t>(i / pieces), from = static_cast<int32_t>(i % pieces) * kUnitKeys;
+        gateRows(head, from, std::min(from + kUnitKeys, tokens_), gate_ + head * gatePlane_);
+      });
+      if (headWise_)
+        for (int32_t h = 0; h < job_.heads; ++h) select(gate_ + h * gatePlane_, gateStride_, plan, job_.rule, h, 1, bits_, {work_, static_cast<size_t>(workFloats_)});
+      else
+        select(gate_, gateStride_, plan, job_.rule, 0, job_.heads, bits_, {work_, static_cast<size_t>(workFloats_)});
+      return;
+    }
+    parallelForDynamic(job_.heads, [&](int64_t head) {
+      if (raised(job_.cancel)) return;
+      float* gate = gate_ + threadIndex() * gatePlane_;
+      gateRows(static_cast<int32_t>(head), 0, tokens_, gate);
+      select(gate, gateStride_, plan, job_.rule, static_cast<int32_t>(head), 1, bits_, {work_ + threadIndex() * workFloats_, static_cast<size_t>(workFloats_)});
+    });
+  }
+
+  void gateRows(int32_t head, int32_t begin, int32_t end, float* gate) const {
+    float* transposed = queries_ + threadIndex() * int64_t{shape_.depth()} * shape_.lanes;
+    for (int32_t at = begin; at < end; at += shape_.lanes) {
+      transposeQueries(shape_.element, queries(head, at), std::min(shape_.lanes, end - at), shape_.lanes, shape_.depth(), transposed);
+      kernel_.gate(transposed, means_ + int64_t{head} * blocks_ * shape_.depth(), blocks_, shape_.depth(), gate + at, gateStride_);
+    }
+  }
+
+  void probe() const {
+    if (job_.blocks == nullptr) return;
+    const int64_t plane = int64_t{job_.heads} * tokens_;
+    job_.probe->gate.resize(static_cast<size_t>(blocks_ * plane));
+    job_.probe->selection.resize(static_cast<size_t>(blocks_ * plane));
+    for (int64_t c = 0; c < blocks_; ++c)
+      for (int64_t h = 0; h < job_.heads; ++h)
+        for (int64_t s = 0; s < tokens_; ++s) {
+          job_.probe->gate[static_cast<size_t>(c * plane + h * tokens_ + s)] = gate_[h * gatePlane_ + c * gateStride_ + s];
+          job_.probe->selection[static_cast<size_t>(c * plane + h * tokens_ + s)] = bits_.at(h, c, s);
+        }
+  }
+
+  void attend() {
+    const int64_t tiles = (tokens_ + tileRows_ - 1) / tileRows_;
+    parallelForDynamic(job_.heads * tiles, [&](int64_t task) { attendTile(task / tiles, static_cast<int32_t>(task % tiles) * tileRows_); });
+  }
+
+  void attendTile(int64_t head, int32_t first) {
+    const TileBuffers& buffers = buffers_[threadIndex()];
+    const int32_t count = std::min(tileRows_, tokens_ - first);
+    buffers.reset(shape_, count);
+    TileVisit visit{queries(head, first), buffers.rows, 0, nullptr, nullptr, 0, shape_.depth(), shape_.valueWidth(),
+                    static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job_.headDim))), buffers.weights, buffers.state};
+    for (int32_t c = 0; c < blocks_; ++c) {
+      if (raised(job_.cancel)) return;
+      visit.rowCount = gatherRows(head, c, first, count, buffers.rows);
+      if (visit.rowCount == 0) continue;
+      visit.keyGroups = keyGroup(head, groupStart_[c]);
+      visit.valueGroups = valueGroup(head, groupStart_[c]);
+      visit.keys = blockLength(c);
+      kernel_.visit(visit);
+    }
+    if (!kernel_.finish(buffers.state, count, shape_.valueWidth())) broken_.store(true, std::memory_order_relaxed);
+    for (int32_t r = 0; r < count; ++r)
+      writeRow(buffers.state.sums + int64_t{r} * shape_.valueWidth(), job_.headDim, job_.dtype, job_.out, rasterOf(first + r) * job_.outStride + head * job_.headDim, false);
+  }
+
+  /// Rows of [first, first + count) that attend to the block, as offsets within the tile.
+  int32_t gatherRows(int64_t head, int32_t block, int32_t first, int32_t count, uint16_t* rows) const {
+    int32_t found = 0;
+    if (job_.blocks == nullptr) {
+      for (; found < count; ++found) rows[found] = static_cast<uint16_t>(found);
+      return found;
+    }
+    const uint64_t* words = bits_.row(head, block);
+    for (int32_t s = first; s < first + count;) {
+      const int32_t in = s % 64, n = std::min(64 - in, first + count - s);
+      uint64_t word = words[s / 64] >> in;
+      if (n < 64) word &= (uint64_t{1} << n) - 1;
+      for (; word != 0; word &= word - 1) rows[found++] = static_cast<uint16_t>(s - first + std::countr_zero(word));
+      s += n;
+    }
+    return found;
+  }
+
+  const SelfAttention& job_;
+  const TileKernel& kernel_;
+  PackedShape shape_;
+  int32_t tokens_, blocks_, tileRows_ = 0;
+  bool routed_, headWise_;
+  int64_t gateStride_, gatePlane_ = 0, workFloats_ = 0;
+  int32_t *groupStart_, *unitStart_;  ///< [C+1] key groups and packing units before each block
+  std::byte *q_, *k_, *v_, *packedRows_;
+  float *rows_, *means_ = nullptr, *gate_ = nullptr, *queries_ = nullptr, *work_ = nullptr;
+  double* unitSums_ = nullptr;
+  SelectionBits bits_;
+  TileBuffers* buffers_ = nullptr;
+  std::atomic<bool> broken_ = false;
+};
 
 }  // namespace
 
-size_t selfAttentionScratchBytes(const SelfAttention&, int) { return 64; }
-size_t crossAttentionScratchBytes(const CrossAttention&, int) { return 64; }
-
-void selfAttention(const SelfAttention& job, std::span<std::byte>, const StatisticsRequest* request, AttentionStatistics* statistics) {
-  const auto started = std::chrono::steady_clock::now();
-  const BlockPlan whole = reference::wholeSequence(job.tokens);
-  const BlockPlan& plan = job.blocks != nullptr ? *job.blocks : whole;
-  const int64_t tokens = job.tokens, heads = job.heads, d = job.headDim, dim = heads * d;
-  const std::vector<int32_t> block = reference::blockOfPosition(plan);
-  std::vector<float> q(static_cast<size_t>(tokens * dim)), k(q.size()), v(q.size());  // [S, H, D], permuted
-  std::atomic<bool> broken = false;
-  parallelForRanges(tokens, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t s = plan.permutation.empty() ? p : plan.permutation[size_t(p)];
-      const float* cosine = job.ropeCos != nullptr ? job.ropeCos + s * d / 2 : nullptr;
-      const float* sine = job.ropeSin != nullptr ? job.ropeSin + s * d / 2 : nullptr;
-      const bool ok = prepareRow(job.q, job.dtype, s * job.rowStride, job.heads, job.headDim, job.normQ, job.normEps, cosine, sine, &q[size_t(p * dim)]) &
-                      prepareRow(job.k, job.dtype, s * job.rowStride, job.heads, job.headDim, job.normK, job.normEps, cosine, sine, &k[size_t(p * dim)]) &
-                      prepareRow(job.v, job.dtype, s * job.rowStride, job.heads, job.headDim, nullptr, 0, nullptr, nullptr, &v[size_t(p * dim)]);
-      if (!ok) broken = true;
-    }
-  });
-  throwIfBroken(broken);
-  throwIfRaised(job.cancel);
-  KeyValues kv(plan.start, job.heads, job.headDim);
-  for (int64_t p = 0; p < tokens; ++p) kv.put(block[size_t(p)], static_cast<int32_t>(p) - plan.start[size_t(block[size_t(p)])], &k[size_t(p * dim)], &v[size_t(p * dim)]);
-
-  std::vector<uint8_t> selection;
-  if (statistics != nullptr) *statistics = {};
-  if (job.blocks != nullptr) {
-    const std::vector<double> gate = reference::gate({q.begin(), q.end()}, {k.begin(), k.end()}, plan, job.heads, job.headDim);
-    selection = reference::select(gate, plan, job.heads, job.rule);
-    if (statistics != nullptr) {
-      fillStatistics(selection, plan, heads, request, *statistics);
-      statistics->dense = false;
-    }
-    if (job.probe != nullptr) {
-      job.probe->gate.assign(gate.begin(), gate.end());
-      job.probe->selection = selection;
-    }
-    if (reference::fallsBackToDense(selection, plan, job.heads, job.rule)) {
-      const std::vector<int32_t> sequence = reference::sequenceOfPosition(plan);
-      for (int64_t c = 0; c < plan.blocks(); ++c)
-        for (int64_t i = 0; i < heads * tokens; ++i) selection[size_t(c * heads * tokens + i)] = sequence[size_t(i % tokens)] == sequence[size_t(plan.start[size_t(c)])];
-      if (statistics != nullptr) statistics->dense = true;
-    }
-  } else if (statistics != nullptr) {
-    statistics->headDensity.assign(static_cast<size_t>(heads), 1.0f);
-  }
-  if (job.probe != nullptr) job.probe->q = q, job.probe->k = k, job.probe->v = v;
-  if (statistics != nullptr) statistics->routingSeconds = secondsSince(started);
-
-  const auto attending = std::chrono::steady_clock::now();
-  const float scale = 1 / std::sqrt(static_cast<float>(d));
-  const int64_t tiles = (tokens + kRows - 1) / kRows;
-  std::vector<int32_t> unions(static_cast<size_t>(heads * tiles));
-  parallelForDynamic(heads * tiles, [&](int64_t task) {
-    if (raised(job.cancel)) return;
-    const int64_t h = task / tiles, first = task % tiles * kRows;
-    const int rows = static_cast<int>(std::min<int64_t>(kRows, tokens - first));
-    std::vector<float> scaled(static_cast<size_t>(rows * d)), out(scaled.size());
-    for (int r = 0; r < rows; ++r)
-      for (int64_t i = 0; i < d; ++i) scaled[size_t(r * d + i)] = q[size_t((first + r) * dim + h * d + i)] * scale;
-    std::vector<Visit> visits;
-    for (int32_t c = 0; c < plan.blocks(); ++c) {
-      uint32_t bits = 0;
-      for (int r = 0; r < rows; ++r)
-        if (selection.empty() || selection[size_t((c * heads + h) * tokens + first + r)]) bits |= 1u << r;
-      if (bits != 0) visits.push_back({c, bits});
-    }
-    unions[size_t(task)] = static_cast<int32_t>(visits.size());
-    attendTile(scaled.data(), rows, kv, plan.start, h, visits, out.data());
-    for (int r = 0; r < rows; ++r) {
-      const int64_t s = plan.permutation.empty() ? first + r : plan.permutation[size_t(first + r)];
-      for (int64_t i = 0; i < d; ++i) store(job.out, job.dtype, s * job.outStride + h * d + i, out[size_t(r * d + i)]);
-    }
-  });
-  throwIfRaised(job.cancel);
-  if (statistics != nullptr) {
-    double visited = 0;
-    for (const int32_t count : unions) visited += count;
-    if (job.blocks != nullptr) statistics->meanTileUnionBlocks = visited / static_cast<double>(unions.size());
-    statistics->attentionSeconds = secondsSince(attending);
-  }
+size_t selfAttentionScratchBytes(const SelfAttention& job, int threads) {
+  Arena arena;
+  const Call call(job, arena, threads);
+  return arena.bytes();
 }
 
-void crossAttention(const CrossAttention& job, std::span<std::byte>) {
-  const int64_t heads = job.heads, d = job.headDim, dim = heads * d;
-  const std::vector<int32_t> start{0, job.keys};
-  KeyValues kv(start, job.heads, job.headDim);
-  std::vector<float> kRow(static_cast<size_t>(dim)), vRow(kRow.size());
-  std::atomic<bool> broken = false;
-  for (int32_t key = 0; key < job.keys; ++key) {
-    const bool ok = prepareRow(job.k, job.dtype, key * job.kvStride, job.heads, job.headDim, job.normK, job.normEps, nullptr, nullptr, kRow.data()) &
-                    prepareRow(job.v, job.dtype, key * job.kvStride, job.heads, job.headDim, nullptr, 0, nullptr, nullptr, vRow.data());
-    if (!ok) broken = true;
-    kv.put(0, key, kRow.data(), vRow.data());
-  }
-  throwIfBroken(broken);
-  const float scale = 1 / std::sqrt(static_cast<float>(d));
-  parallelForDynamic((job.tokens + kRows - 1) / kRows, [&](int64_t tile) {
-    if (raised(job.cancel)) return;
-    const int64_t first = tile * kRows;
-    const int rows = static_cast<int>(std::min<int64_t>(kRows, job.tokens - first));
-    std::vector<float> q(static_cast<size_t>(rows * dim)), scaled(static_cast<size_t>(rows * d)), out(scaled.size()), mass(static_cast<size_t>(job.groups) * kRows);
-    for (int r = 0; r < rows; ++r)
-      if (!prepareRow(job.q, job.dtype, (first + r) * job.qStride, job.heads, job.headDim, job.normQ, job.normEps, nullptr, nullptr, &q[size_t(r * dim)])) broken = true;
-    for (int64_t h = 0; h < heads; ++h) {
-      for (int r = 0; r < rows; ++r)
-        for (int64_t i = 0; i < d; ++i) scaled[size_t(r * d + i)] = q[size_t(r * dim + h * d + i)] * scale;
-      std::fill(mass.begin(), mass.end(), 0.0f);
-      const bool mapped = job.keyGroup != nullptr && job.groupMass != nullptr;
-      attendTile(scaled.data(), rows, kv, start, h, {{0, ~0u}}, out.data(), mapped ? job.keyGroup : nullptr, mapped ? job.groups : 0, mass.data());
-      for (int r = 0; r < rows; ++r) {
-        for (int64_t i = 0; i < d; ++i) {
-          const int64_t at = (first + r) * job.outStride + h * d + i;
-          store(job.out, job.dtype, at, out[size_t(r * d + i)] + (job.accumulate ? load(job.out, job.dtype, at) : 0));
-        }
-        for (int32_t g = 0; mapped && g < job.groups; ++g) job.groupMass[int64_t{g} * job.tokens + first + r] += mass[size_t(g * kRows + r)] / static_cast<float>(heads);
-      }
-    }
-  });
-  throwIfBroken(broken);
-  throwIfRaised(job.cancel);
+void selfAttention(const SelfAttention& job, std::span<std::byte> scratch, const StatisticsRequest* request, AttentionStatistics* statistics) {
+  Arena arena(scratch);
+  Call(job, arena, threadCount()).run(request, statistics);
 }
 
-const char* instructionSet(DType) { return "plain"; }
+const char* instructionSet(DType dtype) { return chooseTileKernel(dtype, nullptr).name; }
 
 }  // namespace vmoba::cpu

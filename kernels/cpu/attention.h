@@ -31,6 +31,7 @@ struct SelfAttention {
   int64_t outStride = 0;
   const std::atomic<bool>* cancel = nullptr;  ///< polled per tile; Error{Cancelled} when raised
   AttentionProbe* probe = nullptr;    ///< verification only: filled with what this very path computed
+  const char* instructionSet = nullptr;  ///< null = the best this processor has; else one by name (see tile.h), for tests
 };
 
 /// Upper bound of the scratch bytes selfAttention needs for these shapes on `threads` threads.

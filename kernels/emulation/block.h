@@ -43,6 +43,7 @@ struct PlantedFault {
 struct Options {
   PlantedFault fault;
   uint32_t scheduleSeed = 1;  ///< order in which warps and blocks get their turn
+  int sharedBytesPerMultiprocessor = 164 * 1024;
 };
 
 struct Extent3 {

@@ -40,6 +40,7 @@ inline float fma(float a, float b, float c) { return std::fmaf(a, b, c); }
 inline float maximum(float a, float b) { return std::fmax(a, b); }
 inline float minimum(float a, float b) { return std::fmin(a, b); }
 inline float squareRoot(float value) { return std::sqrt(value); }
+inline double squareRoot(double value) { return std::sqrt(value); }
 inline float exponential(float value) { return std::exp(value); }
 inline float exponential2(float value) { return std::exp2(value); }
 inline float logarithm2(float value) { return std::log2(value); }
@@ -48,6 +49,7 @@ inline float errorFunction(float value) { return std::erf(value); }
 inline uint32_t packBf16(float low, float high) {
   return static_cast<uint32_t>(vmoba::toBf16(low).bits) | (static_cast<uint32_t>(vmoba::toBf16(high).bits) << 16);
 }
+inline int renewed(int value) { return value; }
 inline int populationCount(uint32_t bits) { return std::popcount(bits); }
 inline int lowestBit(uint32_t bits) { return bits ? std::countr_zero(bits) : -1; }
 inline uint32_t setBit(uint32_t word, int bit) {

@@ -49,11 +49,11 @@ void selectShare(const Entries& e, const std::vector<int64_t>& group, const Sele
   const double range = most - least <= 1e-6 ? 1 : most - least;
   std::vector<std::pair<double, int64_t>> list;  // weight, flat index
   for (const int64_t i : group) {
-    const double weight = e.valid(i) ? (e.gate[size_t(i)] - least) / range : 0;
+    if (!e.valid(i) && rule.semantics == Semantics::Exact) continue;
+    const double weight = e.valid(i) ? (e.gate[size_t(i)] - least) / range : 0;  // upstream lists foreign entries with weight 0
     total += weight;
     if (e.own(i)) ownSum += weight;
     if (e.own(i) && rule.scope == SelectionScope::Overall) continue;
-    if (!e.valid(i) && rule.semantics == Semantics::Exact) continue;
     list.emplace_back(e.own(i) ? 0 : weight, i);
   }
   std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.first > b.first; });

@@ -10,7 +10,11 @@ export function studioError(
   return new StudioError(code as StudioErrorCode, message, options);
 }
 
-/** The error that a child reported, as it was. */
+/** What the C library says of a full disk, in every system's words; native code has one code for all of `io`. */
+const noSpace = /No space left on device|Disk quota exceeded/;
+
+/** The error that a child reported, as it was; a full disk by its own name. */
 export function fromFailure(failure: Failure): StudioError {
-  return studioError(failure.code, failure.message, failure.field === undefined ? {} : { field: failure.field });
+  const code = failure.code === 'io' && noSpace.test(failure.message) ? 'disk-full' : failure.code;
+  return studioError(code, failure.message, failure.field === undefined ? {} : { field: failure.field });
 }

@@ -19,7 +19,7 @@ import { pageHeaders } from '../host/pagePolicy.ts';
 import type { Studio } from '../studio/studio.ts';
 import { Access, type Refusal } from './access.ts';
 import { limits, SenderLimits } from './limits.ts';
-import { findPages, type Page } from './pages.ts';
+import { findPages, type Page } from '../host/pages.ts';
 import { closeCodes, serveSocket } from './socket.ts';
 
 export interface ServerOptions {

@@ -11,10 +11,16 @@ export function embeddedModel(): string {
   return firstWith('model.json', packagedAt('models', 'nano'), join(root, 'resources', 'models', 'nano'));
 }
 
-/** Prompts with their clips to begin with; the folder need not be there. */
+/** Prompts with their clips to begin with, or what VMOBA_GALLERY names; the folder need not be there. */
 export function galleryFolder(): string {
+  const named = process.env['VMOBA_GALLERY'];
+  if (named) return named;
   return firstWith('gallery.json', packagedAt('gallery'), join(root, 'resources', 'gallery'));
 }
+
+/** The app's picture, 512 pixels. */
+export const iconFile = (): string =>
+  join(firstWith('icon.png', packagedAt('icons'), join(root, 'resources', 'icons')), 'icon.png');
 
 /** The built interface: index.html and what it needs. The folder need not be there. */
 export const rendererFolder = (): string => join(root, 'out', 'renderer');

@@ -1,6 +1,6 @@
 /**
- * Points between durable steps where a test may end the process as a power cut would. VMOBA_FAILPOINT="name" or "name:3"
- * (the third time); without it nothing happens.
+ * Points between durable steps where a test may end the studio as a power cut would: the process with its parent where it is a
+ * child. VMOBA_FAILPOINT="name" or "name:3" (the third time); without it nothing happens.
  */
 
 export type Failpoint =
@@ -11,6 +11,9 @@ export type Failpoint =
   | 'render-started'
   | 'checkpoint-seen'
   | 'checkpoint-recorded'
+  /** In whatever process writes the file: complete under its temporary name; under its own. */
+  | 'file-written'
+  | 'file-moved'
   | 'clip-moved'
   | 'poster-written'
   | 'maps-written'
@@ -24,6 +27,8 @@ const state = { left: Number(count ?? 1) };
 
 export function failpoint(name: Failpoint): void {
   if (name !== wanted || --state.left > 0) return;
+  const parent = Number(process.env['VMOBA_PARENT_PID']);
+  if (parent > 0) process.kill(parent, 'SIGKILL');
   process.kill(process.pid, 'SIGKILL');
   // The signal may take a moment; nothing may happen in it.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);

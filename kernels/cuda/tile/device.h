@@ -24,6 +24,7 @@ TILE_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 TILE_DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
 TILE_DEVICE float minimum(float a, float b) { return fminf(a, b); }
 TILE_DEVICE float squareRoot(float value) { return sqrtf(value); }
+TILE_DEVICE double squareRoot(double value) { return sqrt(value); }
 TILE_DEVICE float exponential(float value) { return expf(value); }
 TILE_DEVICE float logarithm2(float value) { return log2f(value); }
 TILE_DEVICE float hyperbolicTangent(float value) { return tanhf(value); }
@@ -39,6 +40,11 @@ TILE_DEVICE uint32_t packBf16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
+}
+/// The same value, but computed anew from here on: keeps the compiler from holding everything derived from it in registers.
+TILE_DEVICE int renewed(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
 }
 TILE_DEVICE int populationCount(uint32_t bits) { return __popc(bits); }
 /// Position of the lowest set bit, 0-based; -1 for 0.
@@ -71,12 +77,14 @@ TILE_DEVICE uint32_t ballot(bool predicate) { return __ballot_sync(0xffffffffu, 
 template <class T>
 class Shared {
  public:
-  TILE_DEVICE Shared(T* data, int) : data_(data) {}
+  TILE_DEVICE Shared(T* data, uint32_t address) : data_(data), address_(address) {}
   TILE_DEVICE T get(int i) const { return data_[i]; }
   TILE_DEVICE void set(int i, T value) const { data_[i] = value; }
   TILE_DEVICE T* pointer(int i) const { return data_ + i; }
   /// The elements from `first` on.
-  TILE_DEVICE Shared from(int first) const { return Shared(data_ + first, 0); }
+  TILE_DEVICE Shared from(int first) const { return Shared(data_ + first, address(first)); }
+  /// Of element i, in the shared state space, 32 bits wide: what PTX instructions take.
+  TILE_DEVICE uint32_t address(int i) const { return address_ + static_cast<uint32_t>(i) * static_cast<uint32_t>(sizeof(T)); }
   /// The same bytes as other elements; `i` in units of U.
   template <class U>
   TILE_DEVICE U getAs(int i) const {
@@ -89,26 +97,23 @@ class Shared {
 
  private:
   T* data_;
+  uint32_t address_;
 };
 
 template <class T>
-TILE_DEVICE Shared<T> sharedWindow(int byteOffset, int count) {
+TILE_DEVICE Shared<T> sharedWindow(int byteOffset, [[maybe_unused]] int count) {
   extern __shared__ __align__(128) unsigned char vmobaSharedMemory[];
-  return Shared<T>(reinterpret_cast<T*>(vmobaSharedMemory + byteOffset), count);
-}
-
-template <class T>
-TILE_DEVICE uint32_t sharedAddress(Shared<T> window, int i) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(window.pointer(i)));
+  return Shared<T>(reinterpret_cast<T*>(vmobaSharedMemory + byteOffset),
+                   static_cast<uint32_t>(__cvta_generic_to_shared(vmobaSharedMemory)) + static_cast<uint32_t>(byteOffset));
 }
 
 /// Starts copying `Bytes` (16; also 8 or 4) to element i; bytes from `validBytes` on become zero (and are not read).
 template <int Bytes, class T>
 TILE_DEVICE void copyAsync(Shared<T> destination, int i, const T* source, int validBytes = Bytes) {
   if constexpr (Bytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(destination, i)), "l"(source), "r"(validBytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination.address(i)), "l"(source), "r"(validBytes) : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(sharedAddress(destination, i)), "l"(source), "n"(Bytes), "r"(validBytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(destination.address(i)), "l"(source), "n"(Bytes), "r"(validBytes) : "memory");
   }
 }
 TILE_DEVICE void commitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -123,14 +128,14 @@ TILE_DEVICE void waitCopies() {
 TILE_DEVICE void loadMatrices(uint32_t (&r)[4], Shared<Bf16> window, int element) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(sharedAddress(window, element))
+               : "r"(window.address(element))
                : "memory");
 }
 /// The same, each matrix transposed: lane t gets rows 2(t%4) and +1 of column t/4.
 TILE_DEVICE void loadMatricesTransposed(uint32_t (&r)[4], Shared<Bf16> window, int element) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(sharedAddress(window, element))
+               : "r"(window.address(element))
                : "memory");
 }
 

@@ -7,11 +7,6 @@
 
 namespace vmoba::tile {
 
-/// In order of launches. `handle`: a cudaStream_t on the GPU; a const emulation::Options* in the emulator; null = the default.
-struct Stream {
-  void* handle = nullptr;
-};
-
 #ifdef __CUDACC__
 
 /// Throws Error{OutOfMemory} or Error{DeviceLost} naming `what` unless `status` is success.
@@ -19,6 +14,14 @@ inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   const auto code = status == cudaErrorMemoryAllocation ? ErrorCode::OutOfMemory : ErrorCode::DeviceLost;
   throw Error(code, std::string("the GPU failed in ") + what + ": " + cudaGetErrorString(status));
+}
+
+/// Shared memory of one multiprocessor of the current device, which decides how many thread blocks run beside each other.
+inline int sharedBytesPerMultiprocessor(Stream) {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "reading the device");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "reading the device");
+  return bytes;
 }
 
 template <class Kernel>
@@ -36,6 +39,10 @@ void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::
 }
 
 #else
+
+inline int sharedBytesPerMultiprocessor(Stream stream) {
+  return stream.handle ? static_cast<const emulation::Options*>(stream.handle)->sharedBytesPerMultiprocessor : emulation::Options{}.sharedBytesPerMultiprocessor;
+}
 
 template <class Kernel>
 void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::Arguments& arguments) {

@@ -18,17 +18,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/cuda/tile/common.h"
 #include "native/base/dtype.h"
-
-#ifdef __CUDACC__
-#define TILE_DEVICE __device__ __forceinline__
-#define TILE_SHARED_CODE __host__ __device__ __forceinline__  // arithmetic that launch code uses too
-#define TILE_UNROLL _Pragma("unroll")
-#else
-#define TILE_DEVICE inline
-#define TILE_SHARED_CODE inline
-#define TILE_UNROLL _Pragma("GCC unroll 64")
-#endif
 
 namespace vmoba::tile {
 

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { failpoint } from '../failpoints.ts';
 
 /** A hidden name beside `path`, on the same disk, that no other writer uses. */
 export function temporaryBeside(path: string): string {
@@ -27,7 +28,9 @@ export async function makeFolder(folder: string): Promise<void> {
 /** Makes the content durable and moves it into place, replacing what was there. */
 export async function moveIntoPlace(temporary: string, path: string): Promise<void> {
   await sync(temporary);
+  failpoint('file-written');
   await rename(temporary, path);
+  failpoint('file-moved');
   await sync(dirname(path));
 }
 

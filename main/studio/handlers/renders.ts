@@ -9,6 +9,7 @@ import type { Render } from '../../../contract/renders.ts';
 import { type RenderSettings, renderSettings } from '../../../contract/renderSettings.ts';
 import type { RenderStatistics } from '../../../contract/statistics.ts';
 import type { Core } from '../core.ts';
+import { failpoint } from '../failpoints.ts';
 import { newId } from '../library/ids.ts';
 import type { NewRender, StoredRender } from '../library/tables/renders.ts';
 import { WorkFolder } from '../queue/workFolder.ts';
@@ -58,6 +59,7 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
       all.map((settings) => ({ projectId: project.id, kind, settings, output, warnings, ...extra })),
       place,
     );
+    failpoint('render-inserted');
     const renders = tell(created);
     queue.wake();
     await queue.tell();

@@ -116,12 +116,6 @@ void DeviceBackend::download(const Tensor& source, void* host) {
   }
 }
 
-std::vector<std::byte> DeviceBackend::hostBytes(const Tensor& tensor) {
-  std::vector<std::byte> bytes(tensor.bytes());
-  download(tensor, bytes.data());
-  return bytes;
-}
-
 void DeviceBackend::copy(const Tensor& destination, const Tensor& source) {
   timeline_.begin(Kind::Other);
   runtime_->copyOnDevice(StreamId::Compute, destination.address, source.address, source.bytes());

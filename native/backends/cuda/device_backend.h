@@ -88,7 +88,6 @@ class DeviceBackend final : public Backend {
     Tensor data;
     PlanView view;
   };
-  struct Routing;
 
   /// Launches `enqueue` on the compute stream as work of `kind`; polls the cancel flag before and paces after.
   void run(Kind kind, const char* operation, double flops, double bytes, const std::function<void(tile::Stream)>& enqueue);
@@ -96,16 +95,12 @@ class DeviceBackend final : public Backend {
   double mostFlopsPerLaunch() const;
   template <class T>
   Tensor uploaded(DType type, std::span<const T> values);
-  std::vector<std::byte> hostBytes(const Tensor& tensor);
+  template <class T>
+  std::vector<T> hostValues(const Tensor& scratch, size_t offset, size_t count);
   Tensor makeBias(std::span<const WeightView* const> biases);
   void requireFinite();
 
   const DevicePlan& planOn(const BlockPlan* blocks, int32_t tokens);
-  template <class T>
-  void selfAttentionOf(const SelfAttentionOp& op);
-  template <class T>
-  void crossAttentionOf(const CrossAttentionOp& op);
-
   static constexpr size_t kLandingBytes = size_t{8} << 20;
   std::string name_;
   Precision precision_;

@@ -1,4 +1,4 @@
-/** The built interface, file by file. Only what lies in its folder when the host starts can be asked for: no path is ever built from a request. */
+/** The built interface, file by file. Only what lies in its folder at the start can be asked for: no path is ever built from a request. */
 import { readdirSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
 

@@ -1,0 +1,45 @@
+// Which blocks each (head, query) attends to, from f32 gates: the rules of kernels/reference/reference.h in linear time.
+// A group's cut-off is found by histograms of (count, sum) that narrow down to one gate value, never by a sort; ties go to the
+// lower flat index.
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "kernels/attention.h"
+
+namespace vmoba::cpu {
+
+/// Selection of one call as bits: bit s of row (head, block) = position s attends to the block, own block included.
+struct SelectionBits {
+  uint64_t* words = nullptr;
+  int32_t heads = 0, blocks = 0, tokens = 0;
+  int64_t rowWords() const { return (int64_t{tokens} + 63) / 64; }
+  int64_t totalWords() const { return int64_t{heads} * blocks * rowWords(); }
+  uint64_t* row(int64_t head, int64_t block) const { return words + (head * blocks + block) * rowWords(); }
+  bool at(int64_t head, int64_t block, int64_t position) const { return row(head, block)[position / 64] >> (position % 64) & 1; }
+};
+
+/// Positions whose queries may attend to a block: those of its packed sequence.
+struct Range {
+  int32_t begin, end;
+};
+Range rivalsOf(const BlockPlan& plan, int32_t block);
+
+/// True when every query selects every block of its sequence, whatever the gates are.
+bool selectsEverything(const BlockPlan& plan, const SelectionRule& rule);
+
+/// Sets the bits of every block for every query of its sequence.
+void selectAll(const BlockPlan& plan, const SelectionBits& bits);
+
+/// Floats of work space select() needs for one call.
+int64_t selectionWorkFloats(const BlockPlan& plan, int32_t heads, const SelectionRule& rule);
+
+/// Selects for heads [firstHead, firstHead + heads) whose gates are `gate` [heads][C][stride] (positions permuted). Head-wise
+/// scopes may be called head by head and in parallel; Overall and Block need all heads in one call. Bits must be zero before.
+void select(const float* gate, int64_t stride, const BlockPlan& plan, const SelectionRule& rule, int32_t firstHead, int32_t heads, const SelectionBits& bits,
+            std::span<float> work);
+
+/// True when nothing but own blocks is selected.
+bool onlyOwnBlocks(const SelectionBits& bits, int64_t head);
+
+}  // namespace vmoba::cpu

@@ -1,0 +1,17 @@
+// The kernels each instruction-set file provides. Internal to the dispatcher.
+#pragma once
+#include <vector>
+
+#include "kernels/cpu/tile.h"
+
+namespace vmoba::cpu {
+
+/// F32 kernels this processor can run, best first.
+std::vector<const TileKernel*> highwayKernels();
+#if defined(VMOBA_AVX512_BF16)
+namespace avx512bf16 {
+extern const TileKernel kernel;
+}
+#endif
+
+}  // namespace vmoba::cpu

@@ -1,0 +1,243 @@
+// bf16 attention by mma.sync: four warps of 32 query rows each share tiles of keys and values in shared memory. Each tile of
+// keys is fetched while the previous values are multiplied, each tile of values while the logits are computed, so one buffer
+// of each is enough and two thread blocks fit a multiprocessor.
+#include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/key_tiles.h"
+#include "kernels/cuda/tile/launch.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace vmoba::cuda {
+namespace {
+
+using FlashArguments = AttendJob<Bf16>;
+
+template <int D, int TileKeys, bool Sparse>
+struct Flash {
+  static constexpr const char* name = Sparse ? "block-sparse attention" : "dense attention";
+  static constexpr int threads = kTileRows, blocksPerSM = 1;
+  static constexpr int chunks = D / 8;  // 16-byte pieces of a row
+  static constexpr int keysAt = kTileRows * D, valuesAt = keysAt + TileKeys * D;
+  static constexpr int sharedBytes = (kTileRows + 2 * TileKeys) * D * 2;
+  static constexpr int halves = kWarpRows / 16;  // m16 tiles of a warp
+
+  struct Arguments {
+    FlashArguments job;
+    float scale;  // of logits, in powers of two: log2(e)/sqrt(headDim)
+    int32_t firstHead;
+  };
+
+  // Element of (row, chunk): rows are rotated so that eight rows' like chunks lie in different banks.
+  static TILE_DEVICE int place(int row, int chunk) {
+    return row * D + ((D >= 64 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3)) << 3);
+  }
+
+  static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
+    TILE_UNROLL_BY(2)
+    for (int i = 0; i < TileKeys * chunks / threads; ++i) {
+      const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks;
+      const bool inside = tile::within(row, keys.keys());
+      tile::copyAsync<16>(to, place(row, chunk), rows + (inside ? int64_t{keys.position(row)} * D : 0) + chunk * 8, inside ? 16 : 0);
+    }
+    tile::commitCopies();
+  }
+
+  static TILE_DEVICE void run(const Arguments& a) {
+    const FlashArguments& x = a.job;
+    const int tileIndex = tile::blockIndex().x, head = a.firstHead + tile::blockIndex().y;
+    const int lane = tile::laneIndex(), warp = tile::warpIndex();
+    const int tiles = (x.queries + kTileRows - 1) / kTileRows;
+    const int64_t cell = int64_t{head} * tiles + tileIndex;
+    const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
+    const auto keys = tile::sharedWindow<Bf16>(keysAt * 2, TileKeys * D);
+    const auto values = tile::sharedWindow<Bf16>(valuesAt * 2, TileKeys * D);
+    const Bf16* k = x.k + int64_t{head} * x.keys.count * D;
+    const Bf16* v = x.v + int64_t{head} * x.keys.count * D;
+    const auto positionOf = [&](int row) {
+      if constexpr (Sparse) return x.order[cell * kTileRows + row];
+      const int position = tileIndex * kTileRows + row;
+      return tile::within(position, x.queries) ? position : -1;
+    };
+
+    TILE_UNROLL_BY(2)
+    for (int i = 0; i < kTileRows * chunks / threads; ++i) {
+      const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks, position = positionOf(row);
+      tile::copyAsync<16>(queries, place(row, chunk), x.q + (int64_t{head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
+    }
+    KeyWalk<TileKeys> walk(x.keys, cell, warp);
+    KeyTile current = walk.next();
+    fetch(keys, k, current);
+
+    float out[halves][D / 8][4], most[halves][2], total[halves][2];
+    TILE_UNROLL
+    for (int m = 0; m < halves; ++m) {
+      TILE_UNROLL
+      for (int n = 0; n < D / 8; ++n)
+        TILE_UNROLL
+        for (int e = 0; e < 4; ++e) out[m][n][e] = 0;
+      most[m][0] = most[m][1] = -3.0e38f;
+      total[m][0] = total[m][1] = 0;
+    }
+
+    while (current.keys() > 0) {
+      tile::waitCopies<0>();
+      tile::barrier();
+      fetch(values, v, current);
+      const bool working = !current.idle();
+      float logits[halves][TileKeys / 8][4];
+      if (working) {
+        const int l = tile::renewed(lane);
+        TILE_UNROLL
+        for (int m = 0; m < halves; ++m)
+          TILE_UNROLL
+          for (int n = 0; n < TileKeys / 8; ++n)
+            TILE_UNROLL
+            for (int e = 0; e < 4; ++e) logits[m][n][e] = 0;
+        TILE_UNROLL_BY(2)
+        for (int step = 0; step < D / 16; ++step) {
+          uint32_t query[halves][4];
+          TILE_UNROLL
+          for (int m = 0; m < halves; ++m) tile::loadMatrices(query[m], queries, place(warp * kWarpRows + m * 16 + l % 16, step * 2 + l / 16));
+          TILE_UNROLL
+          for (int n = 0; n < TileKeys / 16; ++n) {
+            uint32_t key[4];
+            tile::loadMatrices(key, keys, place(n * 16 + l / 16 * 8 + l % 8, step * 2 + l / 8 % 2));
+            TILE_UNROLL
+            for (int m = 0; m < halves; ++m) {
+              tile::multiplyAccumulate(logits[m][2 * n], query[m], key[0], key[1]);
+              tile::multiplyAccumulate(logits[m][2 * n + 1], query[m], key[2], key[3]);
+            }
+          }
+        }
+        const bool full = current.keys() == TileKeys && current.rows == 0xffffffffu && (current.secondCount == 0 || current.secondRows == 0xffffffffu);
+        if (!full) {
+          const int group = l / 4, pair = l % 4 * 2;
+          TILE_UNROLL
+          for (int m = 0; m < halves; ++m)
+            TILE_UNROLL
+            for (int n = 0; n < TileKeys / 8; ++n)
+              TILE_UNROLL
+              for (int e = 0; e < 4; ++e)
+                if (!current.attends(m * 16 + group + e / 2 * 8, n * 8 + pair + e % 2)) logits[m][n][e] = -3.4e38f;
+        }
+        TILE_UNROLL
+        for (int m = 0; m < halves; ++m)
+          TILE_UNROLL
+          for (int half = 0; half < 2; ++half) {
+            float high = most[m][half];
+            TILE_UNROLL
+            for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[m][n][2 * half], logits[m][n][2 * half + 1]));
+            high = tile::maximum(high, tile::shuffleXor(high, 1));
+            high = tile::maximum(high, tile::shuffleXor(high, 2));
+            const float keep = tile::exponential2((most[m][half] - high) * a.scale), shift = high * a.scale;
+            most[m][half] = high;
+            float sum = total[m][half] * keep;
+            TILE_UNROLL
+            for (int n = 0; n < TileKeys / 8; ++n)
+              TILE_UNROLL
+              for (int e = 0; e < 2; ++e) {
+                const float weight = tile::exponential2(tile::fma(logits[m][n][2 * half + e], a.scale, -shift));
+                logits[m][n][2 * half + e] = weight;
+                sum += weight;
+              }
+            total[m][half] = sum;
+            TILE_UNROLL
+            for (int n = 0; n < D / 8; ++n) {
+              out[m][n][2 * half] *= keep;
+              out[m][n][2 * half + 1] *= keep;
+            }
+          }
+      }
+      tile::waitCopies<0>();
+      tile::barrier();
+      const KeyTile next = walk.next();
+      if (next.keys() > 0) fetch(keys, k, next);
+      if (working) {
+        const int l = tile::renewed(lane);
+        TILE_UNROLL
+        for (int step = 0; step < TileKeys / 16; ++step) {
+          uint32_t weight[halves][4];
+          TILE_UNROLL
+          for (int m = 0; m < halves; ++m)
+            TILE_UNROLL
+            for (int j = 0; j < 4; ++j) weight[m][j] = tile::packBf16(logits[m][2 * step + j / 2][j % 2 * 2], logits[m][2 * step + j / 2][j % 2 * 2 + 1]);
+          TILE_UNROLL
+          for (int n = 0; n < D / 16; ++n) {
+            uint32_t value[4];
+            tile::loadMatricesTransposed(value, values, place(step * 16 + l % 16, n * 2 + l / 16));
+            TILE_UNROLL
+            for (int m = 0; m < halves; ++m) {
+              tile::multiplyAccumulate(out[m][2 * n], weight[m], value[0], value[1]);
+              tile::multiplyAccumulate(out[m][2 * n + 1], weight[m], value[2], value[3]);
+            }
+          }
+        }
+      }
+      current = next;
+    }
+
+    const int group = lane / 4, pair = lane % 4 * 2;
+    TILE_UNROLL
+    for (int m = 0; m < halves; ++m)
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float sum = total[m][half];
+        sum += tile::shuffleXor(sum, 1);
+        sum += tile::shuffleXor(sum, 2);
+        const int position = positionOf(warp * kWarpRows + m * 16 + half * 8 + group);
+        if (position < 0) continue;
+        if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(most[m][half], a.scale, tile::logarithm2(sum));
+        const float inverse = 1 / sum;
+        const int64_t raster = x.scatter ? x.scatter[position] : position;
+        Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
+        TILE_UNROLL
+        for (int n = 0; n < D / 8; ++n) {
+          const int column = n * 8 + pair;
+          if (column >= x.headDim) continue;
+          float first = out[m][n][2 * half] * inverse, second = out[m][n][2 * half + 1] * inverse;
+          auto* place32 = reinterpret_cast<uint32_t*>(to + column);
+          if (x.accumulate) {
+            const uint32_t before = *place32;
+            first += tile::lowFloat(before);
+            second += tile::highFloat(before);
+          }
+          *place32 = tile::packBf16(first, second);
+        }
+      }
+  }
+};
+
+// About 0.1 s on the slowest supported GPU (25 TFLOP/s sustained).
+constexpr double kFlopsPerLaunch = 2.5e12;
+
+template <int D, int TileKeys, bool Sparse>
+void launchFlash(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  using Kernel = Flash<D, TileKeys, Sparse>;
+  const double perHead = 4.0 * job.queries * job.keys.count * D;
+  const int heads = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, job.heads);
+  const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim)));
+  for (int head = 0; head < job.heads; head += heads) {
+    tile::launch<Kernel>(stream, {tile::divideUp(job.queries, kTileRows), std::min(heads, job.heads - head)}, Kernel::sharedBytes, {job, scale, head});
+    if (between) between();
+  }
+}
+
+template <int D, int TileKeys>
+void launchTile(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  job.keys.visits ? launchFlash<D, TileKeys, true>(stream, job, between) : launchFlash<D, TileKeys, false>(stream, job, between);
+}
+
+}  // namespace
+
+void attendFlash(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  // Keys per tile. Width 128: 64 keys would spill registers; 48 fit, but two thread blocks (2 x 56 KB of shared memory) need the
+  // 164 KB of an A100, H100 or H200. The 100 KB of consumer GPUs hold two blocks of 32 keys (2 x 48 KB).
+  if (job.paddedDim == 32) return launchTile<32, 64>(stream, job, between);
+  if (job.paddedDim == 64) return launchTile<64, 64>(stream, job, between);
+  if (job.paddedDim == 128 && tile::sharedBytesPerMultiprocessor(stream) >= 160 * 1024) return launchTile<128, 48>(stream, job, between);
+  if (job.paddedDim == 128) return launchTile<128, 32>(stream, job, between);
+  throw Error(ErrorCode::Unsupported, "attention heads of more than 128 channels are not supported on the GPU");
+}
+
+}  // namespace vmoba::cuda

@@ -1,0 +1,33 @@
+// Which blocks each (head, query) attends to, from the gate: kernels/reference/selection.cpp on the device, the same masks.
+// Entries are ordered by falling f32 gate, then by lower flat index, exactly as a stable sort would.
+#pragma once
+#include "kernels/attention.h"
+#include "kernels/cuda/attention/plan_view.h"
+#include "kernels/cuda/tile/common.h"
+
+namespace vmoba::cuda {
+
+struct SelectionJob {
+  PlanView plan;
+  int32_t heads = 0;
+  SelectionRule rule;
+  const float* gate = nullptr;    ///< [heads, blocks, tokens]
+  uint32_t* selection = nullptr;  ///< [heads, tokens, words]: bit c%32 of word c/32, own block included
+  void* scratch = nullptr;        ///< selectionScratchBytes, 16-byte aligned
+};
+
+size_t selectionScratchBytes(const PlanView& plan, int32_t heads, const SelectionRule& rule);
+
+/// Thresholds group by group by a three-level radix histogram of (count, sum), O(entries) and never a sort; QueryHead by one
+/// thread per query.
+void select(tile::Stream stream, const SelectionJob& job);
+
+/// Semantics::Upstream attends densely where nothing but own blocks was selected in the whole call: then sets every valid
+/// bit. `selected` = counts [heads, blocks] of countSelected.
+void fallBackToDense(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selected, uint32_t* selection);
+
+/// selected[h, c] = queries of head h that attend to block c; map[r, c] += queries of block r that do, of head `mapHead` (-1: all
+/// heads), or null. Both are zeroed here.
+void countSelected(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selection, uint32_t* selected, int32_t mapHead, uint32_t* map);
+
+}  // namespace vmoba::cuda

@@ -1,0 +1,34 @@
+"""Trains Nano, leg by leg: `train.py vae`, `train.py latents`, `train.py dit`; each resumes where it stopped.
+
+    nice python3 training/train.py --leg vae --minutes 35
+"""
+import argparse
+import importlib
+import json
+import os
+import sys
+
+import torch
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--leg", required=True, choices=("vae", "dit"))
+    parser.add_argument("--tier", default="cpu", help="a section of config.json")
+    parser.add_argument("--minutes", type=float, help="how long the leg lasts in all, resumptions included; the tier's own if not given")
+    parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"), help="checkpoints, logs, caches")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with open(os.path.join(HERE, "config.json")) as file:
+        config = json.load(file)[options.tier]
+    os.makedirs(options.folder, exist_ok=True)
+    section = config[options.leg]
+    importlib.import_module(f"train_{options.leg}").main({**section, "all": config}, options.folder, options.minutes or section["minutes"], options.device)
+
+
+main()
