@@ -5,7 +5,7 @@ export default defineConfig({
     include: ['tests/unit/**/*.test.ts', 'tests/integration/**/*.test.ts'],
     // Generous: a busy machine is slow, and no test asserts times.
     testTimeout: 120_000,
-    hookTimeout: 180_000,
+    hookTimeout: 120_000,
     // Files run in processes of their own: native modules (video encoder, database) stay apart.
     pool: 'forks',
     maxWorkers: 2,

@@ -64,7 +64,7 @@ for (;;) {
     tell({ kind: 'retried', id, reason: error?.message ?? '' });
   }
   if (open === 0 && status.failed === 0) break;
-  await new Promise((resolve) => setTimeout(resolve, 25));
+  await new Promise((resolve) => setTimeout(resolve, 200));
 }
 for (const { takeId } of (await allRenders()).filter(({ settings }) => plan.deleted.includes(Number(settings.seed)))) {
   if (takeId === null) continue;

@@ -10,7 +10,7 @@ const root = mkdtempSync(join(tmpdir(), 'vmoba-crash-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** The moments at which a mistake would cost most. */
-const critical = ['checkpoint-recorded', 'file-moved', 'clip-moved', 'take-committed'];
+const critical = ['file-moved', 'take-committed'];
 
 test('a studio killed at random and at its critical points loses nothing, doubles nothing and leaves nothing over', async () => {
   const killed = new Campaign(join(root, 'killed'), { steps: 3, chance: 5 });
@@ -21,10 +21,10 @@ test('a studio killed at random and at its critical points loses nothing, double
       .map((station) => ({ ...station, count: 1 })),
   );
   killed.want(1);
-  while (!(await killed.harass(critical.length + 3)));
+  while (!(await killed.harass(critical.length + 1)));
   const undisturbed = new Campaign(join(root, 'undisturbed'), { steps: 3 });
   undisturbed.want(killed.renders);
   await undisturbed.finish();
   expect(killed.killCount).toBeGreaterThanOrEqual(critical.length);
   expect(killed.examine(undisturbed)).toEqual([]);
-}, 300_000);
+}, 900_000);

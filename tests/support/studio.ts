@@ -94,7 +94,7 @@ export class StudioTests {
         const arrived = await until(async () => {
           render = await client.call('renders.get', { id });
           return states.includes(render.state);
-        }, 20_000);
+        }, 60_000);
         if (!render || !arrived) throw new Error(`${id} is ${render?.state ?? 'unknown'}, not ${states.join(' or ')}`);
         return render;
       },

@@ -96,7 +96,7 @@ describe('a file', () => {
     const file = offered([{ drop: 100_000 }]);
     const newer = randomBytes(300_000);
     const changing = fetching(file, { sha256: null, onProgress: () => {} });
-    await until(() => server.ranges.length === 1, 1000);
+    await until(() => server.ranges.length === 1, 60_000);
     server.files.set(file.name, { content: newer, etag: '"two"', faults: [] });
     expect(await changing).toBe(sha256(newer));
     expect(readFileSync(file.path).equals(newer)).toBe(true);
@@ -143,7 +143,7 @@ describe('a file', () => {
     const file = offered([{ drop: 100_000 }, { silent: true }]);
     const stopping = new AbortController();
     const stopped = fetching(file, { signal: stopping.signal });
-    await until(() => server.ranges.length === 2, 2000);
+    await until(() => server.ranges.length === 2, 60_000);
     stopping.abort();
     await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
     expect(await fetching(file)).toBe(sha256(content));
@@ -218,7 +218,7 @@ describe('a model of the catalogue', () => {
       ['small', false, false],
     ]);
     await client.call('models.download', { catalogueId: 'small' });
-    await until(async () => (await client.call('models.list')).items.length === 2, 10_000);
+    await until(async () => (await client.call('models.list')).items.length === 2, 60_000);
     const model = (await client.call('models.list')).items.find(({ id }) => id === 'small');
     expect(model).toMatchObject({
       licence: 'MIT',
@@ -253,7 +253,7 @@ describe('a model of the catalogue', () => {
     };
     let opened = await tests.open(folder, options);
     await opened.client.call('models.download', { catalogueId: 'paused' });
-    await until(() => server.files.get('paused-vae.safetensors')?.faults.length === 0, 10_000);
+    await until(() => server.files.get('paused-vae.safetensors')?.faults.length === 0, 60_000);
     const [running] = (await opened.client.call('models.downloads')).items;
     expect(await opened.client.call('models.pauseDownload', { id: running?.id ?? '' })).toMatchObject({
       state: 'paused',
@@ -264,7 +264,7 @@ describe('a model of the catalogue', () => {
     expect(waiting).toMatchObject({ catalogueId: 'paused', state: 'paused' });
     expect(waiting?.receivedBytes).toBeGreaterThanOrEqual(content.length);
     await opened.client.call('models.download', { catalogueId: 'paused' });
-    await until(async () => (await opened.client.call('models.list')).items.length === 2, 10_000);
+    await until(async () => (await opened.client.call('models.list')).items.length === 2, 60_000);
     await opened.client.call('models.remove', { id: 'paused' });
 
     server.files.get('paused-dit.safetensors')?.faults.push({ silent: true });
@@ -277,7 +277,7 @@ describe('a model of the catalogue', () => {
     const entry = source('broken');
     const opened = await tests.open(undefined, { catalogue: [entry], downloadRetry: quick });
     await opened.client.call('models.download', { catalogueId: 'broken' });
-    await until(() => opened.eventsOf('models.download').some(({ state }) => state === 'failed'), 5000);
+    await until(() => opened.eventsOf('models.download').some(({ state }) => state === 'failed'), 60_000);
     expect(opened.eventsOf('models.download').at(-1)).toMatchObject({ error: { code: 'bad-model-file' } });
     expect((await opened.client.call('models.list')).items).toHaveLength(1);
   });

@@ -32,7 +32,7 @@ async function exported(input: Omit<MethodInput<'exports.start'>, 'takeId'>): Pr
   const { client } = opened;
   const { id } = await client.call('exports.start', { takeId, folder, ...input });
   const find = async () => (await client.call('exports.list')).items.find((one) => one.id === id) as ClipExport;
-  await until(async () => (await find()).state !== 'running', 20_000);
+  await until(async () => (await find()).state !== 'running', 60_000);
   return find();
 }
 

@@ -186,7 +186,7 @@ describe('a damaged library', () => {
     cpSync(await (template ??= makeTemplate()), folder, { recursive: true });
     damage(join(folder, 'library.db'));
     for (const name of readdirSync(join(folder, 'backups')))
-      writeFileSync(join(folder, 'backups', name), 'x'.repeat(5000));
+      writeFileSync(join(folder, 'backups', name), 'x'.repeat(60_000));
 
     const opened = await tests.open(folder);
     const { client } = opened;

@@ -52,10 +52,14 @@ interface Running {
   ended: Promise<void>;
 }
 
-type Hold = { kind: 'paused' | 'waiting-for-space'; reason: string | null };
+type Hold =
+  | { kind: 'paused'; reason: string | null }
+  /** `enough`: free bytes from which on it is worth another try. */
+  | { kind: 'waiting-for-space'; reason: string; enough: number };
 
 const tellEveryMs = 250;
 const restartDelayMs = 200;
+const worthwhileBytes = 1024 * 1024;
 
 export class QueueRunner {
   readonly #options: QueueRunnerOptions;
@@ -84,7 +88,9 @@ export class QueueRunner {
   }
 
   async status(): Promise<QueueStatus> {
-    const counts = await this.#options.library.renders.counts();
+    const { running, ...counts } = await this.#options.library.renders.counts();
+    // Marked as running by the library, which could not be told of the end: they wait, as `shown` says.
+    counts.queued += Math.max(0, running - (this.#running ? 1 : 0));
     return {
       mode: this.#hold ? this.#hold.kind : this.#finishing ? 'finishing' : 'running',
       reason: this.#hold?.reason ?? null,
@@ -97,6 +103,7 @@ export class QueueRunner {
   /** Live progress laid over a stored render. */
   shown(render: StoredRender): Render {
     const running = this.#running?.render.id === render.id ? this.#running : undefined;
+    if (render.state === 'running' && !running) return { ...render, state: 'queued', progress: null };
     const pausing = running?.wish === 'pause' || running?.wish === 'pause-all' || running?.wish === 'space';
     return { ...render, progress: running ? { ...running.live.progress(), pausing } : null };
   }
@@ -336,7 +343,11 @@ export class QueueRunner {
         await library.renders.changeState(id, ['running'], 'cancelled');
         break;
       case 'space':
-        this.#holdBack(new StudioError('disk-full', lowSpace(running.minimumFreeBytes)));
+        this.#hold = {
+          kind: 'waiting-for-space',
+          reason: lowSpace(running.minimumFreeBytes),
+          enough: running.minimumFreeBytes,
+        };
         await library.renders.putBackFirst(id);
         break;
       case 'pause-all':
@@ -378,11 +389,11 @@ export class QueueRunner {
   }
 
   #holdBack(error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error);
     const full = error instanceof StudioError && error.code === 'disk-full';
-    this.#hold = {
-      kind: full ? 'waiting-for-space' : 'paused',
-      reason: error instanceof Error ? error.message : String(error),
-    };
+    // As full as it is now it was too full.
+    const enough = full ? free(this.#options.library.paths.folder) + worthwhileBytes : 0;
+    this.#hold = full ? { kind: 'waiting-for-space', reason, enough } : { kind: 'paused', reason };
   }
 
   /** Errors: none; a render that cannot be judged is tried. */
@@ -397,7 +408,8 @@ export class QueueRunner {
       // What is wrong with it, running it will say.
     }
     if (free >= needed + settings.minimumFreeBytes) return true;
-    this.#hold = { kind: 'waiting-for-space', reason: lowSpace(needed + settings.minimumFreeBytes) };
+    const enough = needed + settings.minimumFreeBytes;
+    this.#hold = { kind: 'waiting-for-space', reason: lowSpace(enough), enough };
     await this.tell();
     return false;
   }
@@ -408,9 +420,7 @@ export class QueueRunner {
     await Promise.race([woken, later]);
     clearTimeout(timer);
     if (this.#closing || this.#hold?.kind !== 'waiting-for-space') return;
-    const { library } = this.#options;
-    const { minimumFreeBytes } = await library.settings.get();
-    if ((await freeBytes(library.paths.folder)) < minimumFreeBytes) return;
+    if (free(this.#options.library.paths.folder) < this.#hold.enough) return;
     // Tried again: a render that needs more than there is puts the hold back.
     this.#hold = null;
     await this.tell();

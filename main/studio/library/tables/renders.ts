@@ -30,6 +30,7 @@ export interface RenderQuery {
 
 export interface QueueCounts {
   queued: number;
+  running: number;
   paused: number;
   failed: number;
   done: number;
@@ -129,7 +130,13 @@ export class RenderTable {
       .prepare('SELECT state, count(*) AS count FROM renders WHERE removed_at IS NULL GROUP BY state')
       .all() as { state: RenderState; count: number }[];
     const of = (state: RenderState) => rows.find((row) => row.state === state)?.count ?? 0;
-    return { queued: of('queued'), paused: of('paused'), failed: of('failed'), done: of('done') };
+    return {
+      queued: of('queued'),
+      running: of('running'),
+      paused: of('paused'),
+      failed: of('failed'),
+      done: of('done'),
+    };
   }
 
   /** Settings of the first waiting ones, for estimating when the queue will be empty. */
