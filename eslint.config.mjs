@@ -53,6 +53,8 @@ export default typescript.config(
     languageOptions: { globals: globals.node },
   },
   { files: ['renderer/**/*.ts'], languageOptions: { globals: globals.browser } },
+  // Maps that change are never state here: state is replaced as a whole.
+  { files: ['renderer/**/*.svelte.ts'], rules: { 'svelte/prefer-svelte-reactivity': 'off' } },
   typeAware,
   {
     rules: {

@@ -40,7 +40,9 @@ struct BlockPlan {
 
 enum class SelectionMode : uint8_t { TopK, Threshold };
 enum class SelectionScope : uint8_t { QueryHead, HeadGlobal, Overall, Block };
-/// Upstream keeps the published code's oddities (dense fallback, cut-off of two) for verification; Exact is production.
+/// Upstream keeps the published code's oddities for verification: nothing but own blocks selected means dense, and a share that is
+/// never reached takes two entries (QueryHead, Block). Exact is production: own blocks alone stay alone, a share that is never
+/// reached takes the whole group, tau >= 1 or k >= all selects everything. Both list ties by lower flat index first.
 enum class Semantics : uint8_t { Exact, Upstream };
 
 struct SelectionRule {
@@ -58,7 +60,7 @@ struct AttentionStatistics {
   double routingSeconds = 0;           ///< norm+RoPE+permute+means, gate, selection, packing
   double attentionSeconds = 0;
   double meanSelectedBlocks = 0;       ///< per (query, head)
-  double meanTileUnionBlocks = 0;      ///< per query tile: what the tile really visits
+  double meanTileUnionBlocks = 0;      ///< per 64 neighbouring queries: blocks at least one of them selected
   std::vector<float> headDensity;      ///< [H]
   std::vector<float> blockReceived;    ///< [C] share of (query, head) pairs that selected block c
   std::vector<float> selectionMap;     ///< [C, C] share of query tokens of block r selecting block c; of `mapHead`, -1 = mean

@@ -103,14 +103,15 @@ Partition choosePartition(const Grid& grid, PartitionKind kind) {
       if (kind == PartitionKind::SpaceTime3D) partition.blockT = paper.cube[0], partition.blockH = paper.cube[1], partition.blockW = paper.cube[2];
       return partition;
     }
-  // The paper's proportions: runs of a seventh of the clip; about a sixth of the height by a quarter of the width (24 to 48
-  // tiles); a third of the clip by a sixth by a quarter (36 to 72 cubes).
+  // The paper's proportions: runs of three frames, shorter where that would leave too few of them; tiles of a sixth of the height
+  // by a quarter of the width (24); cubes of such a tile by a third of the clip (72). Portrait grids are cut as landscape lying on its side.
   if (kind == PartitionKind::Temporal1D) {
-    partition.frames = evenSide(grid.t, grid.t / 7.0);
+    partition.frames = evenSide(grid.t, grid.t >= 18 ? 3 : grid.t >= 11 ? 2 : 1);
     return partition;
   }
-  partition.blockH = evenSide(grid.h, grid.h / 6.0);
-  partition.blockW = evenSide(grid.w, grid.w / 4.0);
+  const bool portrait = grid.h > grid.w;
+  partition.blockH = evenSide(grid.h, grid.h / (portrait ? 4.0 : 6.0));
+  partition.blockW = evenSide(grid.w, grid.w / (portrait ? 6.0 : 4.0));
   if (kind == PartitionKind::SpaceTime3D) partition.blockT = evenSide(grid.t, grid.t / 3.0);
   return partition;
 }

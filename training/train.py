@@ -16,7 +16,7 @@ sys.path.insert(0, HERE)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--leg", required=True, choices=("vae", "dit"))
+    parser.add_argument("--leg", required=True, choices=("vae", "dit", "decoder"))
     parser.add_argument("--tier", default="cpu", help="a section of config.json")
     parser.add_argument("--minutes", type=float, help="how long the leg lasts in all, resumptions included; the tier's own if not given")
     parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"), help="checkpoints, logs, caches")

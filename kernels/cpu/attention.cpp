@@ -95,6 +95,7 @@ class Call {
       statistics->dense = dense;
       statistics->routingSeconds = secondsSince(started);
     }
+    if (job_.routingOnly) return;
     const auto attending = std::chrono::steady_clock::now();
     attend();
     throwIfStopped();

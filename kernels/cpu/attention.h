@@ -1,6 +1,6 @@
 // Fused block-sparse self-attention on the CPU, and the dense and cross attention made of the same tiles.
-// Dispatches at run time to AVX2 / AVX-512 / NEON (Highway) or AVX-512-BF16. Runs on the calling thread's pool
-// (native/base/parallel.h); never allocates when given enough scratch.
+// Dispatches at run time to SSE4 / AVX2 / AVX-512 / NEON (Highway) or AVX-512-BF16. Runs on the calling thread's pool
+// (native/base/parallel.h); given enough scratch, a thread allocates a fixed 100 KB on its first call and nothing after.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -31,6 +31,7 @@ struct SelfAttention {
   int64_t outStride = 0;
   const std::atomic<bool>* cancel = nullptr;  ///< polled per tile; Error{Cancelled} when raised
   AttentionProbe* probe = nullptr;    ///< verification only: filled with what this very path computed
+  bool routingOnly = false;           ///< stop after selection and its statistics: what a planner or benchmark needs
   const char* instructionSet = nullptr;  ///< null = the best this processor has; else one by name (see tile.h), for tests
 };
 

@@ -22,7 +22,7 @@ struct PackedShape {
 
 /// Rows of a tile: its sums stay in the second-level cache together with a chunk of keys and values.
 inline int32_t tileRowsFor(const PackedShape& shape) {
-  const int64_t rows = (192 << 10) / (int64_t{shape.valueWidth()} * 4) / kRowGroup * kRowGroup;
+  const int64_t rows = (384 << 10) / (int64_t{shape.valueWidth()} * 4) / kRowGroup * kRowGroup;
   return static_cast<int32_t>(std::clamp<int64_t>(rows, 8 * kRowGroup, 128 * kRowGroup));
 }
 

@@ -158,7 +158,7 @@ struct Tile {
   static void run(const TileVisit& visit) {
     const Tile tile{visit, 0};
     const int32_t groups = (visit.keys + kLanes - 1) / kLanes;
-    // A chunk of keys and one of values, each at most a quarter of a 512 KB cache, and whole within the weights' rows.
+    // Long chunks: the sums of a row group are loaded and stored once per chunk.
     const int64_t groupBytes = int64_t{visit.depth} * kLanes * int64_t{sizeof(Element)};
     const int32_t most = static_cast<int32_t>(kMostChunkKeys / kLanes), fitting = static_cast<int32_t>(kChunkBytes / groupBytes);
     const int32_t chunk = fitting < N ? N : fitting > most ? most : fitting;
@@ -175,7 +175,7 @@ struct Tile {
     bool sound = true;
     for (int32_t r = 0; r < rowCount; ++r) {
       const float total = V::reduceSum(V::load(state.denominator + int64_t{r} * kLanes));
-      sound = sound && total > 0 && total < 3e38f;
+      sound = sound && total > 0 && total < 3e38f && state.exponent[r] - state.exponent[r] == 0;  // an overflown logit leaves an infinite exponent
       const Vector factor = V::set(1 / total);
       float* sums = state.sums + int64_t{r} * valueWidth;
       for (int32_t i = 0; i < valueWidth; i += kLanes) V::store(V::mul(V::load(sums + i), factor), sums + i);

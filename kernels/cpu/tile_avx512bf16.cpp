@@ -10,7 +10,7 @@ namespace vmoba::cpu {
 namespace avx512bf16 {
 namespace {
 
-constexpr int64_t kChunkBytes = 64 << 10;
+constexpr int64_t kChunkBytes = 128 << 10;
 
 struct Arithmetic {
   using Vector = __m512;

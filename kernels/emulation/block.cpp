@@ -21,6 +21,28 @@ constexpr size_t stackBytes = 64 << 10;
 
 thread_local ThreadState* currentThread = nullptr;
 
+/// Stacks live as long as the process's thread: mapping and first touch of hundreds per launch would cost more than the launch.
+std::byte* stacksFor(size_t bytes) {
+  struct Arena {
+    std::byte* memory = nullptr;
+    size_t bytes = 0;
+    ~Arena() {
+      if (memory) munmap(memory, bytes);
+    }
+  };
+  thread_local Arena arena;
+  if (arena.bytes < bytes) {
+    if (arena.memory) munmap(arena.memory, arena.bytes);
+    arena.memory = nullptr;
+    arena.bytes = 0;
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    arena.memory = static_cast<std::byte*>(memory);
+    arena.bytes = bytes;
+  }
+  return arena.memory;
+}
+
 uint32_t nextRandom(uint32_t& state) {  // xorshift32
   state ^= state << 13;
   state ^= state >> 17;
@@ -45,13 +67,7 @@ Block::Block(const LaunchShape& shape, const Options& options) : shape_(shape), 
   const size_t rounded = (shape.sharedBytes + 15) / 16 * 16;
   shared_ = std::make_unique<std::byte[]>(rounded + 16);
   cells_.resize((shape.sharedBytes + 1) / 2);
-  stacksBytes_ = stackBytes * threads_.size();
-  void* memory = mmap(nullptr, stacksBytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  stacks_ = static_cast<std::byte*>(memory);
 }
-
-Block::~Block() { munmap(stacks_, stacksBytes_); }
 
 void Block::threadEntry(void* argument) {
   auto* thread = static_cast<ThreadState*>(argument);
@@ -78,6 +94,7 @@ void Block::threadEntry(void* argument) {
 void Block::run(const Extent3& index, const std::function<void()>& body) {
   index_ = index;
   body_ = &body;
+  std::byte* const stacks = stacksFor(stackBytes * threads_.size());
   failure_ = nullptr;
   barriersPassed_ = 0;
   alive_ = shape_.threads;
@@ -99,7 +116,7 @@ void Block::run(const Extent3& index, const std::function<void()>& body) {
     thread.pending.clear();
     thread.committed.clear();
     thread.done = false;
-    thread.fiber.prepare(&threadEntry, &thread, stacks_ + i * stackBytes, stackBytes);
+    thread.fiber.prepare(&threadEntry, &thread, stacks + i * stackBytes, stackBytes);
   }
   std::vector<int> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
@@ -329,7 +346,12 @@ void runGrid(const LaunchShape& shape, const Options& options, const std::functi
   std::atomic<bool> failed = false;
   std::exception_ptr failure;
   std::mutex guard;
-  parallelForDynamic(blocks, [&](int64_t i) {
+  // Few threads are not worth waking the pool for, whose other threads would spin between launches.
+  const auto forBlocks = [&](const auto& each) {
+    if (blocks * shape.threads >= 8192) return parallelForDynamic(blocks, each);
+    for (int64_t i = 0; i < blocks; ++i) each(i);
+  };
+  forBlocks([&](int64_t i) {
     if (failed) return;
     try {
       auto& worker = workers[static_cast<size_t>(threadIndex())];

@@ -82,7 +82,6 @@ ThreadState& current();
 class Block {
  public:
   Block(const LaunchShape& shape, const Options& options);
-  ~Block();
   /// Runs body() on every thread of block `index` to the end. Throws what a thread threw.
   void run(const Extent3& index, const std::function<void()>& body);
 
@@ -149,8 +148,6 @@ class Block {
   uint32_t random_ = 1;
   std::unique_ptr<std::byte[]> shared_;
   std::vector<Cell> cells_;
-  std::byte* stacks_ = nullptr;
-  size_t stacksBytes_ = 0;
   Fiber scheduler_;
   std::exception_ptr failure_;
 

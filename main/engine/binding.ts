@@ -168,6 +168,8 @@ export interface StepReport {
   layers: LayerReport[];
   /** Peak resident bytes of the process so far. */
   peakBytes: number;
+  /** What the user should know since the last report, such as a fall-back to a smaller memory plan; absent when nothing. */
+  notices?: string[];
 }
 
 export interface LayerReport {

@@ -1,4 +1,17 @@
+// `bench attention`: dense and block-sparse self-attention on one machine, against the published algorithm and a library.
 #pragma once
 #include <functional>
+
 #include "native/base/json.h"
-namespace vmoba { Json benchAttention(const Json& options, const std::function<void(const Json&)>& progress); }
+
+namespace vmoba {
+
+/// Options (all optional): grid [t,h,w] or tokens (7800, 32760, 75600); heads (2), headDim (128); precision (auto, bf16, f32); threads;
+/// repeats (2); densities ([0.13, 0.19, 0.26, 0.31, 0.5]); data (["captured", "smooth", "random"]; captured needs `model`, a model folder);
+/// captureGrid ([5,15,26]), captureLayer (the middle); rivals (true): the published algorithm and oneDNN beside it;
+/// clock ("wall", or "cpu" = processor seconds per thread, for machines that others use too).
+/// Each row: efficiency = dense seconds · density / seconds, routing included. A row is void unless dense itself reached 65 % (bf16) or
+/// 85 % (f32) of the library's matrix rate in the same run.
+Json benchAttention(const Json& options, const std::function<void(const Json&)>& progress);
+
+}  // namespace vmoba

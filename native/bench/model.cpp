@@ -6,6 +6,7 @@
 
 #include "native/backends/backend.h"
 #include "native/base/error.h"
+#include "native/bench/bench_options.h"
 #include "native/engine/dit.h"
 #include "native/engine/noise.h"
 #include "native/engine/policy.h"
@@ -15,26 +16,6 @@
 
 namespace vmoba {
 namespace {
-
-Grid gridFor(const Json& options) {
-  if (const Json* grid = options.find("grid"); grid != nullptr) {
-    const auto& extents = grid->asArray("grid");
-    if (extents.size() != 3) throw Error(ErrorCode::BadRequest, "grid must be [frames, rows, columns]", "grid");
-    const auto side = [&](size_t i) {
-      const int64_t value = extents[i].asInteger("grid");
-      if (value < 1 || value > 4096) throw Error(ErrorCode::BadRequest, "grid sides must be 1 to 4096", "grid");
-      return static_cast<int32_t>(value);
-    };
-    return {side(0), side(1), side(2)};
-  }
-  switch (options.integerOr("tokens", 2550)) {
-    case 2550: return {5, 17, 30};   // 480×272, 17 frames
-    case 7800: return {5, 30, 52};   // 832×480, 17 frames
-    case 32760: return {21, 30, 52}; // 832×480, 81 frames
-    case 75600: return {21, 45, 80}; // 1280×720, 81 frames
-    default: throw Error(ErrorCode::BadRequest, "tokens must be 2550, 7800, 32760 or 75600, or give a grid", "tokens");
-  }
-}
 
 Json namedPolicy(const Json& entry) {
   if (entry.isObject()) return entry;
@@ -47,16 +28,11 @@ Json namedPolicy(const Json& entry) {
   throw Error(ErrorCode::BadRequest, "policies are dense, vmoba-training-free, vmoba-trained or a policy object, not '" + name + "'", "policies");
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 }  // namespace
 
 Json benchModel(const Json& options, const std::function<void(const Json&)>& progress) {
   namespace fs = std::filesystem;
-  const Grid grid = gridFor(options);
+  const Grid grid = benchGrid(options, 2550);
   std::string folder = options.stringOr("model", "");
   fs::path scratch;
   if (folder.empty()) {

@@ -6,6 +6,8 @@
 namespace vmoba {
 namespace {
 
+constexpr int64_t kLeastDecodeTile = 8;  ///< latent rows; smaller tiles are mostly overlap
+
 /// One resolution level of the decoder as its tensors tell it.
 struct DecoderLevel {
   double channels = 0;        ///< widest at this level
@@ -77,8 +79,9 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double allWeights = layerWeights * static_cast<double>(config.layers) + 1e6;
   const double oneBranchStream = tokens * dim * 4;
   const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act;
-  // Packed q, k, v, the permuted output rows and routing tables of one self-attention call.
-  const double attention = tokens * dim * act * 4 + tokens * static_cast<double>(config.heads) * 16 + static_cast<double>(threads) * 4e6;
+  // Packed q, k, v and selection bits of one self-attention call; per thread the gates of a head and as much again to narrow them down
+  // (72 blocks, the most the planner makes of a long clip), and tile buffers.
+  const double attention = tokens * dim * act * 4 + tokens * static_cast<double>(config.heads) * 16 + static_cast<double>(threads) * (4e6 + tokens * 72 * 8);
   const double keyValues = static_cast<double>(config.layers * config.textLength) * 2 * dim * act * branches;
   const double latents = tokens * static_cast<double>(config.outChannels * config.patch[0] * config.patch[1] * config.patch[2]) * 4 * 8;
 
@@ -105,7 +108,7 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const auto rows = static_cast<double>(latent[2]), columns = static_cast<double>(latent[3]);
   const double heldWhileDecoding = static_cast<double>(plan.weights);
   double decoding = decodeBytes(levels, rows, columns, 1, act);
-  for (int64_t tile = std::max(latent[2], latent[3]) / 2; !within(decoding + heldWhileDecoding) && tile >= 8; tile = tile * 3 / 4) {
+  for (int64_t tile = std::max(latent[2], latent[3]) / 2; !within(decoding + heldWhileDecoding) && tile >= kLeastDecodeTile; tile = tile * 3 / 4) {
     const auto side = static_cast<double>(tile), stride = side - static_cast<double>(tile / 4);
     const double tiles = std::max(1.0, (rows - side) / stride + 2) * std::max(1.0, (columns - side) / stride + 2);
     const double tiled = decodeBytes(levels, std::min(side, rows), std::min(side, columns), tiles, act);
@@ -118,6 +121,25 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   plan.peak = std::max({plan.encoding, plan.sampling, plan.decoding});
   plan.fits = within(static_cast<double>(plan.peak));
   return plan;
+}
+
+bool shrinkSampling(MemoryPlan& plan, bool guided, std::string* how) {
+  if (guided && !plan.sequentialBranches) {
+    plan.sequentialBranches = true;
+    *how = "the guidance branches one after the other";
+    return true;
+  }
+  if (plan.streamWeights) return false;
+  plan.sequentialBranches = plan.streamWeights = true;
+  *how = "the weights streamed layer by layer, which is slower";
+  return true;
+}
+
+bool shrinkDecoding(MemoryPlan& plan, const Shape& latent) {
+  const int64_t tile = plan.decodeTile == 0 ? std::max(latent[2], latent[3]) / 2 : plan.decodeTile * 3 / 4;
+  if (tile < kLeastDecodeTile) return false;
+  plan.decodeTile = tile;
+  return true;
 }
 
 FlopCount countFlops(const RenderRequest& request, const DitConfig& config, const Checkpoint& vae, double meanDensity) {

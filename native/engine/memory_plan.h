@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "native/engine/dit.h"
 #include "native/engine/request.h"
@@ -22,6 +23,12 @@ struct MemoryPlan {
 /// `limitBytes` 0 = no limit. Tries the fastest plan first and falls back step by step.
 MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const Checkpoint& vae, const Checkpoint& textEncoder, Precision precision,
                       int threads, size_t limitBytes);
+
+/// The next smaller way to sample when memory ran out all the same (other programs hold some): branches one after the other,
+/// then weights streamed. `how` says in words what changes; false when nothing smaller is left.
+bool shrinkSampling(MemoryPlan& plan, bool guided, std::string* how);
+/// The next smaller tile to decode in; false when nothing smaller is left.
+bool shrinkDecoding(MemoryPlan& plan, const Shape& latent);
 
 /// Floating-point operations of one guided step and of the decode.
 struct FlopCount {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "native/base/error.h"
 #include "native/engine/noise.h"
@@ -108,23 +109,50 @@ class Session::Running {
   Session& session_;
 };
 
+template <class Work>
+auto Session::withFallback(const Work& work) {
+  while (true) {
+    try {
+      return work();
+    } catch (const Error& error) {
+      std::string how;
+      const bool resident = !plan_.streamWeights;
+      if (error.code() != ErrorCode::OutOfMemory || !shrinkSampling(plan_, request_.guided(), &how)) throw;
+      notices_.push_back("memory ran out (" + std::string(error.what()) + "); the render goes on with " + how);
+      if (!(resident && plan_.streamWeights)) continue;
+      // Everything that lives on the device goes, before the model is loaded the other way.
+      conditional_.reset();
+      unconditional_.reset();
+      decoder_.reset();
+      rope_ = {};
+      model_.reset();
+      cache_.clear();
+    }
+  }
+}
+
 Session::Session(ModelCache& cache, RenderRequest request, ProgressCallback progress)
-    : request_(std::move(request)),
+    : cache_(cache),
+      request_(std::move(request)),
       progress_(std::move(progress)),
       attention_({}, {1, 1, 1}, 1, 1),
       scheduler_(request_.scheduler, makeSigmas(request_.steps, request_.shift, highestSigma(request_.scheduler))) {
-  ModelFiles files = ModelFiles::open(request_.model);
+  const ModelFiles files = ModelFiles::open(request_.model);
   const DitConfig config = checkedConfig(request_, *files.dit);
   plan_ = planFor(request_, files);
   if (!plan_.fits && !request_.runAnyway)
     throw Error(ErrorCode::OutOfMemory, "this render needs about " + megabytes(plan_.peak) + ", more than the memory limit; choose a smaller size or length, raise the limit, or run it anyway", "memoryLimitBytes");
-  model_ = cache.get(request_, plan_, std::move(files), [this](double fraction) {
-    if (progress_) progress_({"loading", fraction});
-  });
   latentShape_ = request_.latentShape(config);
   attention_ = AttentionPlan(request_.policy, request_.grid(config), config.layers, request_.steps);
-  rope_ = model_->dit().ropeTable(request_.grid(config));
   state_.x = gaussianNoise(request_.seed, 0, latentShape_.elements());
+  withFallback([&] { load(); });
+}
+
+void Session::load() {
+  model_ = cache_.get(request_, plan_, ModelFiles::open(request_.model), [this](double fraction) {
+    if (progress_) progress_({"loading", fraction});
+  });
+  rope_ = model_->dit().ropeTable(request_.grid(model_->dit().config()));
 }
 
 Session::~Session() = default;
@@ -135,6 +163,7 @@ void Session::setNoise(std::vector<float> noise) {
 }
 
 Json Session::encodeText() {
+  if (!model_) load();
   const auto started = std::chrono::steady_clock::now();
   Running running(*this, "encoding");
   prompt_ = model_->encode(request_.prompt);
@@ -155,6 +184,10 @@ Json Session::encodeText() {
 }
 
 Session::StepResult Session::step(const Json& options) {
+  return withFallback([&] { return stepOnce(options); });
+}
+
+Session::StepResult Session::stepOnce(const Json& options) {
   if (!conditional_) encodeText();
   if (finished()) throw Error(ErrorCode::BadRequest, "all steps are done", "step");
   const auto started = std::chrono::steady_clock::now();
@@ -244,6 +277,7 @@ Session::StepResult Session::step(const Json& options) {
   }
   result.report.set("step", index).set("steps", steps).set("timestep", static_cast<double>(timestep)).set("sigma", static_cast<double>(sigma));
   result.report.set("seconds", seconds).set("layers", layerReports).set("peakBytes", peakResidentBytes());
+  if (!notices_.empty()) result.report.set("notices", Json::list(std::exchange(notices_, {})));
   if (options.boolOr("preview", false)) result.preview = previewFrames();
   fillMaps(result, options, statistics, words.groups > 0 ? &words : nullptr);
   return result;
@@ -310,12 +344,24 @@ std::string Session::latentHash() const {
 
 RgbFrames Session::decodeFrames() {
   if (!finished()) throw Error(ErrorCode::BadRequest, "sampling is not finished", "step");
-  Running running(*this, "decoding");
-  if (!decoder_) decoder_ = std::make_unique<Vae::Decoder>(model_->vae(), state_.x, latentShape_, plan_.decodeTile);
-  running.progress_.fraction = decoder_->fraction();
-  const DecodedFrames decoded = decoder_->next();
-  running.progress_.fraction = decoder_->fraction();
-  running.report();
+  if (!model_) load();
+  DecodedFrames decoded;
+  for (bool done = false; !done;) {
+    try {
+      Running running(*this, "decoding");
+      if (!decoder_) decoder_ = std::make_unique<Vae::Decoder>(model_->vae(), state_.x, latentShape_, plan_.decodeTile);
+      running.progress_.fraction = decoder_->fraction();
+      decoded = decoder_->next();
+      running.progress_.fraction = decoder_->fraction();
+      running.report();
+      done = true;
+    } catch (const Error& error) {
+      // Smaller tiles, but never in the middle of a clip: their seams would show there.
+      if (error.code() != ErrorCode::OutOfMemory || framesDecoded_ > 0 || !shrinkDecoding(plan_, latentShape_)) throw;
+      decoder_.reset();
+    }
+  }
+  framesDecoded_ += decoded.count;
   RgbFrames frames{decoded.count, decoded.width, decoded.height, {}};
   frames.rgb.resize(decoded.pixels.size());
   for (size_t i = 0; i < decoded.pixels.size(); ++i) frames.rgb[i] = toByte(decoded.pixels[i]);

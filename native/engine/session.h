@@ -62,19 +62,26 @@ class Session {
   RgbFrames decodeFrames();
   /// From any thread: the running call ends within a fraction of a second with Error{Cancelled}.
   void cancel() { cancelled_ = true; }
-  size_t externalBytes() const { return model_->backend().bytesInUse(); }
+  size_t externalBytes() const { return model_ ? model_->backend().bytesInUse() : 0; }
 
  private:
   class Running;
+  void load();
+  StepResult stepOnce(const Json& options);
+  /// Runs `work`; when memory runs out, falls back to the next smaller plan, notes it and runs it again.
+  template <class Work>
+  auto withFallback(const Work& work);
   Json identity() const;
   RgbFrames previewFrames();
   void fillMaps(StepResult& result, const Json& options, const std::vector<AttentionStatistics>& statistics, WordMap* words) const;
 
+  ModelCache& cache_;
   RenderRequest request_;
   ProgressCallback progress_;
   std::atomic<bool> cancelled_{false};
   MemoryPlan plan_;
-  std::shared_ptr<LoadedModel> model_;
+  std::shared_ptr<LoadedModel> model_;  ///< null while a smaller plan has yet to be loaded
+  std::vector<std::string> notices_;    ///< for the next report: what the user should know
   Shape latentShape_;
   AttentionPlan attention_;
   Scheduler scheduler_;
@@ -83,6 +90,7 @@ class Session {
   std::shared_ptr<const EncodedPrompt> prompt_;
   std::optional<Conditioning> conditional_, unconditional_;
   std::unique_ptr<Vae::Decoder> decoder_;
+  int64_t framesDecoded_ = 0;
 };
 
 /// Hash of the engine's sources and compiler: a checkpoint of another build may not continue bit-identically.

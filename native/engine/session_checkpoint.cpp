@@ -18,6 +18,7 @@ Json Session::identity() const {
 }
 
 Json Session::saveCheckpoint(const std::string& path) const {
+  if (!model_) throw Error(ErrorCode::OutOfMemory, "the model is not loaded: memory ran out; resume from the last checkpoint with a smaller render or on the CPU");
   std::map<std::string, std::string> metadata;
   const Json id = identity();
   const Backend& backend = model_->backend();
@@ -48,6 +49,7 @@ Json Session::saveCheckpoint(const std::string& path) const {
 }
 
 Json Session::restoreCheckpoint(const std::string& path) {
+  if (!model_) load();
   const Checkpoint file = Checkpoint::open(path);
   const auto metadata = [&](const char* key) {
     const auto found = file.metadata().find(key);
@@ -80,6 +82,7 @@ Json Session::restoreCheckpoint(const std::string& path) {
     throw Error(ErrorCode::BadModelFile, path + ": x: does not match its recorded hash; the file is damaged", "checkpoint");
   }
   decoder_.reset();
+  framesDecoded_ = 0;
 
   const Backend& backend = model_->backend();
   std::string reason;

@@ -422,6 +422,7 @@ export const english = {
     unfavourite: 'No favourite',
     rename: 'Name',
     details: 'Details',
+    about: 'About this take',
     back: 'Back to the library',
     useSettings: 'Use these settings',
     larger: 'Render larger',

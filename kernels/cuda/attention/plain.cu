@@ -149,7 +149,6 @@ struct Plain {
         TILE_UNROLL
         for (int j = 0; j < kSlice / 4; ++j) out[j] = tile::fma(weight, values.get(key * kSlice + quarter + 4 * j), out[j]);
       }
-      tile::barrier();
     }
     if (mine < 0) return;
     if (x.logSumExp && quarter == 0 && slice == 0) x.logSumExp[int64_t{head} * x.queries + mine] = tile::fma(most, kLog2E, tile::logarithm2(total));

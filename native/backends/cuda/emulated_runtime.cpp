@@ -177,6 +177,7 @@ EmulatedFaults EmulatedFaults::fromEnvironment() {
   EmulatedFaults faults;
   faults.loseDeviceAtLaunch = number("VMOBA_EMULATED_LOSE_AT", 0);
   faults.refuseAllocation = number("VMOBA_EMULATED_REFUSE_AT", 0);
+  faults.refusedAllocations = 2;  // a pool that is refused once gives back what it keeps and asks again
   faults.memoryBytes = static_cast<size_t>(number("VMOBA_EMULATED_MEMORY", int64_t{8} << 30));
   return faults;
 }

@@ -352,6 +352,7 @@ export function fakeHandlers(world: World): Handlers<object> {
           files: [],
           approximateBytes: 40e9,
           installed: false,
+          builtIn: false,
         },
       ],
     }),

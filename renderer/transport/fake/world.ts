@@ -278,6 +278,7 @@ export function createWorld(options: WorldOptions, publish: Publish) {
             steps: render.settings.steps,
             layer: 0,
             etaSeconds: null,
+            pausing: false,
           },
         });
         publish('renders.text', { id: render.id, text: world.statistics(render).text as never });
@@ -303,6 +304,7 @@ export function createWorld(options: WorldOptions, publish: Publish) {
         steps: settings.steps,
         layer: 0,
         etaSeconds: (settings.steps - done) * step.seconds.total,
+        pausing: false,
       };
       Object.assign(render, { stepsDone: done, progress });
       publish('renders.progress', { id: render.id, progress });

@@ -1,0 +1,114 @@
+// Selection in emulation against kernels/reference: every scope, mode and semantics, exactly.
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/tests/attention_support.h"
+
+namespace vmoba {
+namespace {
+
+using namespace cudatest;
+
+constexpr SelectionScope kScopes[] = {SelectionScope::QueryHead, SelectionScope::HeadGlobal, SelectionScope::Overall, SelectionScope::Block};
+
+std::vector<SelectionRule> allRules() {
+  std::vector<SelectionRule> rules;
+  for (const Semantics semantics : {Semantics::Exact, Semantics::Upstream})
+    for (const SelectionScope scope : kScopes) {
+      for (const float tau : {0.0f, 0.3f, 1.5f}) rules.push_back({SelectionMode::Threshold, scope, tau, 1, semantics});
+      if (scope == SelectionScope::Block) continue;  // refused for top-k
+      for (const int32_t k : {2, 100}) rules.push_back({SelectionMode::TopK, scope, 0.25f, k, semantics});
+    }
+  return rules;
+}
+
+/// Names the rules whose mask differs from the reference's; `gate` is [C, H, S].
+std::string differences(const BlockPlan& plan, int heads, const std::vector<float>& gate, const std::vector<SelectionRule>& rules, const emulation::Options& options = {}) {
+  const cuda::PlanUpload upload = cuda::layOut(plan);
+  const auto tokens = static_cast<size_t>(plan.tokens()), blocks = static_cast<size_t>(plan.blocks());
+  std::vector<float> byHead(gate.size());  // [H, C, S]
+  for (size_t c = 0; c < blocks; ++c)
+    for (size_t h = 0; h < static_cast<size_t>(heads); ++h)
+      std::copy_n(gate.begin() + static_cast<std::ptrdiff_t>((c * static_cast<size_t>(heads) + h) * tokens), tokens, byHead.begin() + static_cast<std::ptrdiff_t>((h * blocks + c) * tokens));
+  std::string wrong;
+  for (const SelectionRule& rule : rules) {
+    cuda::SelectionJob job{upload.view(upload.data.data()), heads, rule, byHead.data(), nullptr, nullptr};
+    const auto words = static_cast<size_t>(job.plan.words());
+    DeviceBytes scratch(cuda::selectionScratchBytes(job.plan, heads, rule)), masks(static_cast<size_t>(heads) * tokens * words * 4);
+    job.scratch = scratch.data();
+    job.selection = reinterpret_cast<uint32_t*>(masks.data());
+    cuda::select({const_cast<emulation::Options*>(&options)}, job);
+    const std::vector<uint8_t> expected = reference::select(doubles(gate), plan, heads, rule);
+    int flips = 0;
+    for (size_t c = 0; c < blocks; ++c)
+      for (size_t h = 0; h < static_cast<size_t>(heads); ++h)
+        for (size_t s = 0; s < tokens; ++s) {
+          const bool mine = job.selection[(h * tokens + s) * words + c / 32] >> (c % 32) & 1u;
+          flips += mine != (expected[(c * static_cast<size_t>(heads) + h) * tokens + s] != 0);
+        }
+    if (flips)
+      wrong += std::string(rule.semantics == Semantics::Exact ? "exact " : "upstream ") + (rule.mode == SelectionMode::TopK ? "top-k " + std::to_string(rule.k) : "threshold " + std::to_string(rule.tau)) +
+               " scope " + std::to_string(static_cast<int>(rule.scope)) + ": " + std::to_string(flips) + " bits; ";
+  }
+  return wrong;
+}
+
+std::vector<float> gatesOf(const BlockPlan& plan, int heads, uint32_t seed) {
+  return randomFloats(static_cast<size_t>(plan.blocks() * heads * plan.tokens()), seed, 3);
+}
+
+const Partition kCubes{PartitionKind::SpaceTime3D, 1, 2, 2, 3};
+
+TEST(Selection, EqualsTheReferenceOnRaggedBlocks) {
+  const BlockPlan plan = planBlocks({3, 3, 5}, kCubes);  // 8 blocks, short on every axis
+  EXPECT_EQ(differences(plan, 2, gatesOf(plan, 2, 1), allRules()), "");
+}
+
+TEST(Selection, EqualsTheReferenceOnManyTies) {
+  const BlockPlan plan = planBlocks({2, 3, 6}, {PartitionKind::Spatial2D, 1, 1, 2, 3});
+  std::vector<float> gate = gatesOf(plan, 2, 2);
+  for (float& value : gate) value = std::round(value / 3);  // a handful of values, both zeros among them
+  EXPECT_EQ(differences(plan, 2, gate, allRules()), "");
+}
+
+TEST(Selection, EqualsTheReferenceOnEqualGates) {
+  const BlockPlan plan = planBlocks({1, 4, 6}, {PartitionKind::Spatial2D, 1, 1, 2, 3});
+  EXPECT_EQ(differences(plan, 2, std::vector<float>(size_t{4} * 2 * 24, 0.75f), allRules()), "");
+}
+
+TEST(Selection, EqualsTheReferenceOnFewBlocks) {
+  for (const double frames : {2.0, 9.0}) {  // two blocks and one
+    const BlockPlan plan = planBlocks({3, 2, 5}, {PartitionKind::Temporal1D, frames, 1, 1, 1});
+    EXPECT_EQ(differences(plan, 2, gatesOf(plan, 2, 3), allRules()), "") << frames;
+  }
+}
+
+TEST(Selection, NeverCrossesPackedSequences) {
+  const BlockPlan plan = planPackedSequences({0, 21, 36}, 8);
+  EXPECT_EQ(differences(plan, 2, gatesOf(plan, 2, 4), allRules()), "");
+}
+
+TEST(Selection, UsesMoreThanOneWordOfBlocks) {
+  const BlockPlan plan = planBlocks({3, 5, 7}, {PartitionKind::SpaceTime3D, 1, 1, 2, 2});  // 36 blocks
+  EXPECT_EQ(differences(plan, 1, gatesOf(plan, 1, 5), {{SelectionMode::Threshold, SelectionScope::HeadGlobal, 0.25f, 1, Semantics::Exact},
+                                                       {SelectionMode::TopK, SelectionScope::QueryHead, 0.25f, 7, Semantics::Exact}}), "");
+}
+
+TEST(Selection, IsFoundWrongWithAWrongBitARaggedTailOrADroppedBarrier) {
+  const BlockPlan plan = planBlocks({3, 3, 5}, kCubes);
+  const std::vector<float> gate = gatesOf(plan, 2, 1);
+  const std::vector<SelectionRule> one{{SelectionMode::Threshold, SelectionScope::HeadGlobal, 0.25f, 1, Semantics::Exact}};
+  const auto with = [&](emulation::PlantedFault fault) {
+    try {
+      return differences(plan, 2, gate, one, {.fault = fault});
+    } catch (const emulation::Violation& violation) {
+      return std::string(violation.what());
+    }
+  };
+  EXPECT_EQ(with({}), "");
+  EXPECT_NE(with({emulation::PlantedFault::SelectionBit}), "");
+  EXPECT_NE(with({emulation::PlantedFault::RaggedTail}), "");
+  for (const int barrier : {0, 3}) EXPECT_NE(with({emulation::PlantedFault::DropBarrier, barrier}), "") << barrier;
+}
+
+}  // namespace
+}  // namespace vmoba

@@ -1,0 +1,40 @@
+// What the benchmarks share: grids by name or number of tokens, and medians.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "native/base/error.h"
+#include "native/base/json.h"
+
+namespace vmoba {
+
+/// [t, h, w] under `name`.
+inline Grid gridFromJson(const Json& value, const std::string& name) {
+  const auto& extents = value.asArray(name);
+  if (extents.size() != 3) throw Error(ErrorCode::BadRequest, name + " must be [frames, rows, columns]", name);
+  const auto side = [&](size_t i) {
+    const int64_t extent = extents[i].asInteger(name);
+    if (extent < 1 || extent > 4096) throw Error(ErrorCode::BadRequest, name + " sides must be 1 to 4096", name);
+    return static_cast<int32_t>(extent);
+  };
+  return {side(0), side(1), side(2)};
+}
+
+inline Grid benchGrid(const Json& options, int64_t defaultTokens) {
+  if (const Json* grid = options.find("grid"); grid != nullptr) return gridFromJson(*grid, "grid");
+  switch (options.integerOr("tokens", defaultTokens)) {
+    case 2550: return {5, 17, 30};    // 480×272, 17 frames
+    case 7800: return {5, 30, 52};    // 832×480, 17 frames
+    case 32760: return {21, 30, 52};  // 832×480, 81 frames
+    case 75600: return {21, 45, 80};  // 1280×720, 81 frames
+    default: throw Error(ErrorCode::BadRequest, "tokens must be 2550, 7800, 32760 or 75600, or give a grid", "tokens");
+  }
+}
+
+inline double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace vmoba

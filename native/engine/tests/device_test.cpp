@@ -1,0 +1,143 @@
+// The engine over the CUDA backend without a GPU: the same backend code and the same kernel sources, run by the emulation.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include <unistd.h>
+
+#include "native/base/error.h"
+#include "native/engine/session.h"
+#include "native/engine/verify/verify.h"
+#include "native/tools/random_model/random_model.h"
+
+namespace vmoba {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Device : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override {
+    for (const char* fault : {"VMOBA_EMULATED_REFUSE_AT", "VMOBA_EMULATED_MEMORY", "VMOBA_EMULATED_LOSE_AT"}) unsetenv(fault);
+    fs::remove_all(folder_);
+  }
+
+  /// Every comparison of the fixtures whose names start with one of `names`.
+  void expectFixturesPass(std::initializer_list<const char*> names) {
+    for (const auto& entry : fs::directory_iterator(VMOBA_FIXTURES))
+      for (const std::string name : names)
+        if (entry.path().filename().string().starts_with(name)) fs::copy(entry.path(), folder_ / entry.path().filename());
+    const VerifySummary summary = verifyDirectory(folder_.string(), "emulated", 0, [](const VerifyRow& row) {
+      EXPECT_TRUE(row.pass) << row.file << " " << row.tensor << ": " << row.error << " " << row.note;
+    });
+    EXPECT_GT(summary.rows, 0);
+  }
+
+  std::string model() {
+    const fs::path folder = folder_ / "model";
+    if (!fs::exists(folder)) {
+      Json options;
+      options.set("preset", "nano").set("tokenizer", std::string(VMOBA_FIXTURES) + "/tokenizer/spiece.model").set("seed", int64_t{5});
+      writeRandomModel(folder.string(), options);
+    }
+    return folder.string();
+  }
+
+  RenderRequest request(const std::string& device, double guidanceScale = 3) {
+    const Json policy = Json::parse(R"({"version":1,"name":"trained","mode":"threshold","scope":"head_global","tau":0.25,"minimumTokens":0})");
+    Json json;
+    json.set("model", model()).set("prompt", "a red ball").set("negativePrompt", "").set("width", int64_t{64}).set("height", int64_t{48}).set("frames", int64_t{9});
+    json.set("steps", int64_t{3}).set("guidanceScale", guidanceScale).set("shift", 3.0).set("scheduler", "unipc").set("seed", "7").set("policy", policy);
+    return RenderRequest::parse(json.set("precision", "f32").set("device", device).set("threads", int64_t{2}));
+  }
+
+  fs::path folder_ = fs::temp_directory_path() / ("vmoba-device-test-" + std::to_string(getpid()));
+};
+
+double relativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / norm);
+}
+
+TEST_F(Device, TransformerFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_dit_t2v_tiny"}); }
+TEST_F(Device, TextEncoderFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"umt5_tiny"}); }
+TEST_F(Device, VaeFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_vae_tiny"}); }
+TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135"}); }
+
+TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
+  ModelCache onCpu, onDevice;
+  Session expected(onCpu, request("cpu"), {}), actual(onDevice, request("emulated"), {});
+  const Json report = actual.step({}).report;
+  const Json reference = expected.step({}).report;
+  EXPECT_LT(relativeDifference(actual.latent(), expected.latent()), 1e-5);
+  // The same blocks were selected: in f32 the routing agrees exactly.
+  const auto& layers = report.at("layers").asArray("layers");
+  const auto& referenceLayers = reference.at("layers").asArray("layers");
+  for (size_t i = 0; i < layers.size(); ++i) {
+    EXPECT_FALSE(layers[i].boolOr("dense", true));
+    EXPECT_DOUBLE_EQ(layers[i].at("density").asNumber("density"), referenceLayers[i].at("density").asNumber("density"));
+  }
+}
+
+TEST_F(Device, StreamsTheWeightsWithANoticeAndTheSameLatentWhenMemoryRunsOut) {
+  ModelCache plentiful, scarce;
+  Session expected(plentiful, request("emulated", 1), {});
+  expected.step({});
+  setenv("VMOBA_EMULATED_REFUSE_AT", "60", 1);  // some way into loading the weights
+  Session actual(scarce, request("emulated", 1), {});
+  const Json report = actual.step({}).report;
+  const auto& notices = report.at("notices").asArray("notices");
+  ASSERT_FALSE(notices.empty());
+  EXPECT_NE(notices[0].asString("notice").find("memory ran out"), std::string::npos);
+  EXPECT_NE(notices[0].asString("notice").find("streamed"), std::string::npos);
+  EXPECT_EQ(actual.latent(), expected.latent());
+}
+
+TEST_F(Device, TooLittleMemoryForAnyPlanIsATypedError) {
+  setenv("VMOBA_EMULATED_MEMORY", "4000000", 1);
+  ModelCache models;
+  RenderRequest wanted = request("emulated");
+  wanted.runAnyway = true;
+  try {
+    Session session(models, wanted, {});
+    session.step({});
+    FAIL() << "a render in 4 MB";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::OutOfMemory) << error.what();
+  }
+}
+
+TEST_F(Device, ALostDeviceIsATypedErrorAndTheRenderResumesOnTheCpu) {
+  ModelCache models, cpu;
+  const std::string checkpoint = (folder_ / "checkpoint.safetensors").string();
+  setenv("VMOBA_EMULATED_LOSE_AT", "400", 1);  // between the first step and the last
+  Session session(models, request("emulated"), {});
+  int64_t done = 0;
+  try {
+    for (; done < 3; ++done) {
+      session.step({});
+      session.saveCheckpoint(checkpoint);
+    }
+    FAIL() << "the device was not lost";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::DeviceLost) << error.what();
+    EXPECT_NE(std::string(error.what()).find("resumed on the CPU"), std::string::npos);
+  }
+  ASSERT_GT(done, 0);
+  Session resumed(cpu, request("cpu"), {});
+  const Json state = resumed.restoreCheckpoint(checkpoint);
+  EXPECT_EQ(state.at("step").asInteger("step"), done);
+  EXPECT_FALSE(state.boolOr("bitIdentical", true));
+  while (!resumed.finished()) resumed.step({});
+  EXPECT_GT(resumed.decodeFrames().count, 0);
+}
+
+}  // namespace
+}  // namespace vmoba
