@@ -15,6 +15,11 @@ const noSpace = /No space left on device|Disk quota exceeded/;
 
 /** The error that a child reported, as it was; a full disk by its own name. */
 export function fromFailure(failure: Failure): StudioError {
-  const code = failure.code === 'io' && noSpace.test(failure.message) ? 'disk-full' : failure.code;
-  return studioError(code, failure.message, failure.field === undefined ? {} : { field: failure.field });
+  const full = failure.code === 'io' && noSpace.test(failure.message);
+  const message = full ? `${failure.message}: the disk is full; free some space and try again.` : failure.message;
+  return studioError(
+    full ? 'disk-full' : failure.code,
+    message,
+    failure.field === undefined ? {} : { field: failure.field },
+  );
 }

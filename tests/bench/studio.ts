@@ -7,7 +7,7 @@ import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { Publish } from '../../main/studio/eventHub.ts';
+import { encodeMessage } from '../../contract/codec.ts';
 import { libraryPaths } from '../../main/studio/library/folder.ts';
 import { fillLibrary } from '../support/library.ts';
 import { makeRandomModel } from '../support/models.ts';
@@ -107,13 +107,12 @@ for (let at = 0; at < all.total; at += 500) {
 // Everything that is told, encoded for one client that watches previews and maps.
 let spent = 0;
 let messages = 0;
-const publish = studio.events.publish;
-(studio.events as { publish: Publish }).publish = (name, payload) => {
+studio.events.listen((name, payload) => {
   const began = performance.now();
-  publish(name, payload);
+  encodeMessage({ kind: 'event', name, payload });
   spent += performance.now() - began;
   messages++;
-};
+});
 const { id: watched } = await client.call('renders.create', { settings: { ...wanted, model: installed } });
 await client.call('renders.watch', { id: watched, maps: { layer: 0, words: true } });
 spent = 0;

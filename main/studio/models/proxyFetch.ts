@@ -4,5 +4,6 @@ import { EnvHttpProxyAgent, fetch as undiciFetch } from 'undici';
 /** A `fetch` for downloads; the variables are read once, here. */
 export function fetchThroughProxy(): typeof fetch {
   const dispatcher = new EnvHttpProxyAgent();
-  return ((url: string, init?: RequestInit) => undiciFetch(url, { ...init, dispatcher } as never)) as unknown as typeof fetch;
+  return ((url: string, init?: RequestInit) =>
+    undiciFetch(url, { ...init, dispatcher } as never)) as unknown as typeof fetch;
 }
