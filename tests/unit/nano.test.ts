@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { embeddedModel } from '../../main/cli/resources.ts';
+import { embeddedModel } from '../../main/host/resources.ts';
 import { readModelCard } from '../../main/studio/render/modelCard.ts';
 
 const folder = embeddedModel();
