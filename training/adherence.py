@@ -1,7 +1,7 @@
 """Measures whether Nano does what its prompts say, through the native engine.
 
     python3 training/adherence.py prompts                 # writes adherence_prompts.jsonl: fixed before the final training
-    python3 training/adherence.py measure [--model M] [--policy P] [--count N] [--report docs/nano/adherence.json] [--name NAME]
+    python3 training/adherence.py measure [--model M] [--policy P] [--count N] [--name NAME] [options of vmoba-studio render]
     python3 training/adherence.py truth                   # the analyser's own accuracy, on drawn clips of the same scenes
 
 Every caption's colour-shape-motion triple was held out of training. `--shuffle` compares each clip with another caption's scene.
@@ -107,8 +107,7 @@ def main():
     parser.add_argument("--name", default="trained")
     parser.add_argument("--keep", help="a folder for the raw clips; clips already there are measured, not rendered again")
     parser.add_argument("--report", default=os.path.join(ROOT, "docs", "nano", "adherence.json"))
-    parser.add_argument("rest", nargs="*", help="further options of vmoba-studio render, after --")
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()  # what is not known here goes to vmoba-studio render
     if options.command == "prompts":
         return write_prompts()
     entries = prompts(options.count)
@@ -122,7 +121,7 @@ def main():
         elif have:
             made = (np.fromfile(os.path.join(folder, e["id"] + ".rgb"), np.uint8).reshape(FRAMES, SIDE, SIDE, 3) for e in entries)
         else:
-            made = render(entries, options.model, options.policy, options.rest, folder)
+            made = render(entries, options.model, options.policy, rest, folder)
         results = [analyse.analyse(clip, classifier) for clip in made]
     expected = entries[37:] + entries[:37] if options.shuffle else entries
     report = score(expected, results)

@@ -82,7 +82,8 @@ def main():
     if last:
         loss_text = (f"Flow loss on 96 drawn clips at step {last['step']} (PyTorch, averaged weights): {last['check']:.3f} with VMoBA, {last['dense']:.3f} with dense attention, "
                      f"{last['without_text']:.3f} with VMoBA and an empty caption. Mean density there: 1-D {last['density_1d']:.3f}, 2-D {last['density_2d']:.3f}, 3-D {last['density_3d']:.3f}.")
-    quality = f"""Every caption is unseen, and its colour–shape–motion triple was held out of training. Clips of {64}×{64}×{17} through the native engine
+    quality = f"""Every caption is unseen, and its colour–shape–motion triple was held out of the transformer's training (not of the VAE's, which sees no words).
+The shuffled row pairs captions of different motions throughout, so its motion falls below the one in eleven that chance would give. Clips of {64}×{64}×{17} through the native engine
 with the model's own settings, measured by image analysis (`training/analyse.py`), 95 % Wilson intervals in brackets. Aims of this tier: colour 95,
 motion 80, shape 75 %.
 
@@ -92,7 +93,7 @@ VAE reconstruction on 64 unseen clips: {mean:.1f} dB PSNR on average, {least:.1f
     model_card = f"""# Nano
 
 A small text-to-video model in Wan's file layouts: a diffusion transformer trained with VMoBA attention from the first step, a video VAE, a umT5
-encoder and a SentencePiece tokenizer. It draws one coloured shape that moves, at {limits['minSide']}–{limits['maxTrainedSide']} pixels a side and
+encoder and a SentencePiece tokenizer. It draws one coloured thing that moves; colours follow the prompt, motions often, shapes hardly yet, at {limits['minSide']}–{limits['maxTrainedSide']} pixels a side and
 {limits['minFrames']}–{limits['maxTrainedFrames']} frames. Made by `training/`, on drawn clips only ({training['steps']} steps, {training['minutes']} minutes on a CPU core).
 Licence: GPL-3.0-or-later.
 
@@ -120,7 +121,7 @@ python3 training/adherence.py measure            # 220 captions fixed in trainin
 python3 training/report.py                       # this page
 ```
 
-Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device cuda --tier gpu` trains the larger tier.
+Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device` chooses a GPU. Only the CPU tier is configured so far: the larger one is missing, and no GPU has run this.
 The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`).
 
 {quality}
