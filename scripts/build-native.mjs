@@ -24,7 +24,13 @@ const { values } = parseArgs({
 await main(() => {
   const folder = values.sanitize ? 'build/sanitize' : 'build/release';
   const settings = values.sanitize
-    ? ['-DVMOBA_SANITIZE=ON', '-DVMOBA_TESTS=ON', '-DVMOBA_ADDON=OFF', '-DCMAKE_BUILD_TYPE=None']
+    ? [
+        '-DVMOBA_ROOMS=native/weights;native/engine/tokenizer',
+        '-DVMOBA_SANITIZE=ON',
+        '-DVMOBA_TESTS=ON',
+        '-DVMOBA_ADDON=OFF',
+        '-DCMAKE_BUILD_TYPE=None',
+      ]
     : [
         `-DVMOBA_TESTS=${values.tests || testsWereOn(folder) ? 'ON' : 'OFF'}`,
         '-DVMOBA_ADDON=ON',
