@@ -9,12 +9,11 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureNodeModules } from './lib/node-modules.mjs';
-import { main, projectNode, root, runLogged } from './lib/run.mjs';
+import { main, root, runLogged } from './lib/run.mjs';
 import { ensureSystemPackages } from './lib/system-packages.mjs';
 
 const logs = join(root, 'build', 'test-logs');
 const bin = (name) => join(root, 'node_modules', '.bin', name);
-const node = () => projectNode();
 
 /** A check without tests of its own counts as one. */
 const whole = ({ code }) => (code === 0 ? { passed: 1, failed: 0, skipped: 0 } : { passed: 0, failed: 1, skipped: 0 });
@@ -84,7 +83,7 @@ const stages = [
     command: ['bash', ['scripts/check-cpp-format']],
     count: whole,
   },
-  { name: 'build-native', builds: true, command: [node(), ['scripts/build-native.mjs', '--tests']], count: whole },
+  { name: 'build-native', builds: true, command: ['node', ['scripts/build-native.mjs', '--tests']], count: whole },
   { name: 'ctest', needs: 'build-native', ...ctest('build/release', 'ctest.xml') },
   {
     name: 'build-app',
@@ -96,13 +95,13 @@ const stages = [
   {
     name: 'verify',
     needs: 'build-native',
-    command: [node(), ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures']],
+    command: ['node', ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures']],
     count: whole,
   },
   {
     name: 'verify-other',
     needs: 'build-native',
-    command: [node(), ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures-other']],
+    command: ['node', ['scripts/vmoba-studio.mjs', 'verify', 'tests/fixtures-other']],
     count: whole,
   },
   {
@@ -126,7 +125,7 @@ const stages = [
   {
     name: 'build-sanitize',
     builds: true,
-    command: [node(), ['scripts/build-native.mjs', '--sanitize']],
+    command: ['node', ['scripts/build-native.mjs', '--sanitize']],
     count: whole,
   },
   // A short run keeps every fuzz target alive; findings are looked for with `scripts/fuzz 600`.

@@ -5,7 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
+import * as nodeModule from 'node:module'; // an older Node lacks enableCompileCache: no named import
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -16,7 +16,7 @@ const major = Number(process.versions.node.split('.')[0]);
 if (major >= 24) {
   // Compiled once, for this process and its children: a third off the start of every command.
   process.env.NODE_COMPILE_CACHE ??= join(root, 'node_modules', '.cache', 'compile');
-  enableCompileCache(process.env.NODE_COMPILE_CACHE);
+  nodeModule.enableCompileCache(process.env.NODE_COMPILE_CACHE);
   await import(entry);
 } else {
   const pinned = join(root, 'node_modules', '.bin', 'node');
