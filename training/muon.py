@@ -48,7 +48,8 @@ def optimisers(module, hidden, muon_decay=0.01, adam_decay=0.0, betas=(0.9, 0.98
     return [Muon(matrices, 1e-3, weight_decay=muon_decay), torch.optim.AdamW(rest, 1e-3, betas=betas, weight_decay=adam_decay)]
 
 
-def set_rate(optimisers, rate):
+def set_rate(optimisers, rate, hidden=1.0):
+    """`hidden`: how much faster than the rest Muon's matrices go."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * hidden if isinstance(optimiser, Muon) else rate

@@ -125,7 +125,7 @@ def main(config, folder, minutes, device):
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         rate = leg.rate(config["rate"], warm=config["warm"], flat=config["flat"])
-        muon.set_rate(optimisers, rate)
+        muon.set_rate(optimisers, rate, config["hidden_rate"])
         for optimiser in optimisers:
             optimiser.step()
         average.update(model)
