@@ -127,7 +127,7 @@ Every leg resumes from its last checkpoint; `--folder` says where they lie, `--d
 20 minutes on one large GPU): it is written, and no GPU has run it. `--leg latents` and `--leg dit` may run side by side. On a CPU with AVX512-BF16, `fused.cpp` and
 `fused_dit.cpp` (compiled on first use) make a step about four times as fast; without them the same code runs in plain PyTorch. `--leg decoder` goes on with the
 VAE's decoder alone.
-The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`).
+The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`), the fused kernels equal PyTorch (`python3 training/tests/test_fused.py`).
 
 {quality}
 {classes(measured['trained'])}
