@@ -1,6 +1,8 @@
 // The engine over the CUDA backend without a GPU: the same backend code and the same kernel sources, run by the emulation.
 #include <cstdlib>
 
+#include "kernels/cuda/attention/self_attention.h"
+#include "kernels/partition.h"
 #include "native/base/error.h"
 #include "native/engine/tests/tiny_render.h"
 #include "native/engine/verify/verify.h"
@@ -29,10 +31,10 @@ class Device : public TinyRender {
   }
 };
 
-TEST_F(Device, TransformerFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_dit_t2v_tiny"}); }
+TEST_F(Device, TransformerFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_dit_t2v_tiny", "wan_dit_i2v_tiny"}); }
 TEST_F(Device, TextEncoderFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"umt5_tiny"}); }
 TEST_F(Device, VaeFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_vae_tiny"}); }
-TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135"}); }
+TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135", "vmoba_edge"}); }
 
 TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
   ModelCache onCpu, onDevice;
@@ -47,6 +49,21 @@ TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
   for (size_t i = 0; i < layers.size(); ++i) {
     EXPECT_FALSE(layers[i].boolOr("dense", true));
     EXPECT_DOUBLE_EQ(layers[i].at("density").asNumber("density"), referenceLayers[i].at("density").asNumber("density"));
+  }
+}
+
+TEST_F(Device, ThePlanCountsWhatRoutingTakesOnAGpu) {
+  Json json = requestJson("emulated").set("width", int64_t{832}).set("height", int64_t{480}).set("frames", int64_t{81}).set("memoryLimitBytes", int64_t{1} << 40);
+  const Json memory = planRender(RenderRequest::parse(json)).at("memory");
+  const Grid grid{21, 30, 52};
+  for (const PartitionKind kind : {PartitionKind::Temporal1D, PartitionKind::Spatial2D, PartitionKind::SpaceTime3D}) {
+    const cuda::PlanUpload upload = cuda::layOut(planBlocks(grid, choosePartition(grid, kind)));
+    cuda::SelfAttentionJob job;
+    job.plan = upload.view(upload.data.data());
+    job.sparse = job.maps = true;
+    job.heads = 6;
+    job.headDim = 32;
+    EXPECT_GT(memory.at("sampling").asNumber("sampling"), memory.at("weights").asNumber("weights") + static_cast<double>(cuda::layOutScratch(job).total));
   }
 }
 
