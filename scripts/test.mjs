@@ -9,8 +9,11 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureNodeModules } from './lib/node-modules.mjs';
-import { main, root, runLogged } from './lib/run.mjs';
+import { hasCommand, main, root, runLogged } from './lib/run.mjs';
 import { ensureSystemPackages } from './lib/system-packages.mjs';
+
+// Tests run beside each other: threads that wait must sleep, or they keep the others from the cores they wait for.
+process.env.OMP_WAIT_POLICY ??= 'passive';
 
 const logs = join(root, 'build', 'test-logs');
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -65,7 +68,7 @@ const ctest = (folder, file) => ({
   count: junit(report(file)),
 });
 
-/** `needs`: a stage that must have succeeded; `when`: whether the stage applies to this tree. */
+/** `needs`: a stage that must have succeeded; `when`: whether the stage applies to this tree; `skip`: why this machine cannot run it. */
 const stages = [
   { name: 'format', command: [bin('prettier'), ['--check', '.', '--log-level', 'warn']], count: whole },
   { name: 'lint', command: [bin('eslint'), ['.', '--max-warnings', '0']], count: whole },
@@ -128,6 +131,13 @@ const stages = [
     command: ['node', ['scripts/build-native.mjs', '--sanitize']],
     count: whole,
   },
+  {
+    name: 'cuda',
+    builds: true,
+    skip: () => !existsSync('/usr/local/cuda/bin/nvcc') && !hasCommand('nvcc') && 'there is no nvcc here',
+    command: ['bash', ['-c', 'bash scripts/build-cuda && node scripts/kernel-tables.mjs']],
+    count: whole,
+  },
   // A short run keeps every fuzz target alive; findings are looked for with `scripts/fuzz 600`.
   { name: 'fuzz', command: ['bash', ['scripts/fuzz', '5']], count: whole },
   { name: 'ctest-sanitize', needs: 'build-sanitize', ...ctest('build/sanitize', 'ctest-sanitize.xml') },
@@ -166,6 +176,11 @@ async function runStage(stage, earlier) {
   if (blocked) {
     console.log(`FAIL  ${stage.name}: not run, because ${stage.needs} failed`);
     return { name: stage.name, passed: 0, failed: 1, skipped: 0, seconds: 0 };
+  }
+  const missing = stage.skip?.();
+  if (missing) {
+    console.log(`skip  ${stage.name}: ${missing}`);
+    return { name: stage.name, passed: 0, failed: 0, skipped: 1, seconds: 0 };
   }
   process.stdout.write(`      ${stage.name} ...${process.stdout.isTTY ? '' : '\n'}`);
   const started = performance.now();

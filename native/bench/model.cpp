@@ -49,7 +49,7 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
   }
   const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open((fs::path(folder) / "dit.safetensors").string()));
   RenderRequest wanted;
-  wanted.device = options.stringOr("device", "cpu");
+  wanted.device = benchDevice(options);
   wanted.precision = options.stringOr("precision", "auto");
   const Precision precision = choosePrecision(wanted);
   const auto backend = makeBackend(wanted.device, {precision, static_cast<int>(options.integerOr("threads", 0)), 0});
