@@ -62,6 +62,12 @@ function fill(spare = 0): void {
 
 const makeRoom = () => rmSync(ballast, { force: true });
 const status = () => opened.client.call('queue.status');
+/** The queue waits for space, and what ran is put away. */
+const held = () =>
+  until(async () => {
+    const { mode, runningId } = await status();
+    return mode === 'waiting-for-space' && runningId === null;
+  }, 60_000);
 
 beforeAll(async () => {
   if (!mounted) return;
@@ -115,7 +121,7 @@ describe.skipIf(!mounted)('a full disk', () => {
   test.each(moments)('%s: the queue waits and says why, and goes on when there is room', async (_, name, matches) => {
     once(name, matches, () => fill());
     const id = await render();
-    await until(async () => (await status()).mode === 'waiting-for-space', 60_000);
+    await held();
     expect(await status()).toMatchObject({ mode: 'waiting-for-space', runningId: null, queued: 1 });
     expect((await status()).reason).toMatch(/disk is (nearly )?full.*[Ff]ree some space/);
     makeRoom();
@@ -133,7 +139,7 @@ describe.skipIf(!mounted)('a full disk', () => {
       () => fill(2 * 1024 * 1024),
     );
     const id = await render();
-    await until(async () => (await status()).mode === 'waiting-for-space', 60_000);
+    await held();
     expect(await opened.client.call('renders.get', { id })).toMatchObject({ state: 'queued', stepsDone: 1 });
     makeRoom();
     expect(await hashOf(id)).toBe(expected);

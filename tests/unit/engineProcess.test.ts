@@ -36,11 +36,11 @@ describe('the engine process', () => {
   });
 
   test('hands on native errors with code and field', async () => {
-    await expect(start().inspect('/x.safetensors')).rejects.toMatchObject({
+    await expect(start().inspect('/broken.safetensors')).rejects.toMatchObject({
       name: 'StudioError',
       code: 'bad-model-file',
       field: 'model',
-      message: '/x.safetensors: header: longer than the file',
+      message: '/broken.safetensors: header: longer than the file',
     });
   });
 

@@ -293,8 +293,9 @@ describe('when the engine fails under a render', () => {
     const expected = await uninterrupted(changes);
     const opened = await tests.shared();
     await opened.client.call('settings.update', { checkpointSeconds: 0 });
+    const { folder } = (await opened.client.call('studio.status')).library;
     const { id } = await create(opened, changes);
-    await until(() => opened.eventsOf('renders.step').length === 1, 60_000);
+    await until(() => existsSync(join(folder, 'work', id, 'checkpoint.safetensors')), 60_000);
     process.kill(opened.studio.enginePid as number, 'SIGKILL');
     const take = await takeOf(opened, id);
     expect(take.latentHash).toBe(expected);

@@ -117,7 +117,7 @@ describe('an interrupted render', () => {
     await expect(run.outcome).rejects.toMatchObject({ code: 'engine-crashed' });
     // The same request on an engine that no longer crashes: only the planted fault differs.
     const reference = await reached(prompt, step);
-    expect(JSON.parse(readFileSync(run.checkpoint, 'utf8'))).toEqual({ step, latent: reference });
+    expect(JSON.parse(readFileSync(run.checkpoint, 'utf8'))).toMatchObject({ step, latent: reference });
   });
 
   async function reached(prompt: string, step: number): Promise<string> {
@@ -164,8 +164,11 @@ describe('an interrupted render', () => {
 
   test('an engine that ignores the cancellation is ended', async () => {
     const abort = new AbortController();
-    const run = await start({ prompt: 'hang at 1' }, { signal: abort.signal });
-    setTimeout(() => abort.abort(), 500);
+    const onEvent = ({ kind }: RenderEvent) => {
+      // The step that hangs comes next.
+      if (kind === 'checkpoint') setTimeout(() => abort.abort(), 300);
+    };
+    const run = await start({ prompt: 'hang at 1' }, { signal: abort.signal, onEvent });
     await expect(run.outcome).rejects.toMatchObject({ code: 'cancelled' });
     await expect(run.engine.exited).resolves.toMatchObject({ signal: 'SIGKILL' });
   });

@@ -62,7 +62,7 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
     failpoint('render-inserted');
     const renders = tell(created);
     queue.wake();
-    await queue.tell();
+    queue.tell();
     return renders;
   }
 
@@ -120,12 +120,12 @@ export function renderHandlers(core: Core): HandlersOf<'renders', CallContext> {
       const running = queue.runningId;
       if (running !== null && ids.includes(running)) await queue.cancel(running);
       events.publish('renders.removed', { ids: await library.renders.remove(ids) });
-      await queue.tell();
+      queue.tell();
       return {};
     },
     'renders.restore': async ({ ids }) => {
       tell(await library.renders.restore(ids));
-      await queue.tell();
+      queue.tell();
       return {};
     },
     'renders.statistics': ({ id }) => statisticsOf(core, id),

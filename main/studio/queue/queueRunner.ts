@@ -3,6 +3,7 @@
  * What must survive is in the library; what is here follows from it.
  */
 import { statfsSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { QueueStatus } from '../../../contract/queue.ts';
 import type { Render } from '../../../contract/renders.ts';
@@ -58,6 +59,8 @@ type Hold =
   | { kind: 'waiting-for-space'; reason: string; enough: number };
 
 const tellEveryMs = 250;
+/** What changes within this time is told as one change. */
+const tellQueueAfterMs = 20;
 const restartDelayMs = 200;
 const worthwhileBytes = 1024 * 1024;
 
@@ -70,6 +73,8 @@ export class QueueRunner {
   #closing = false;
   #wake: () => void = () => {};
   #loop: Promise<void> = Promise.resolve();
+  #untold = false;
+  #telling = false;
 
   constructor(options: QueueRunnerOptions) {
     this.#options = options;
@@ -118,14 +123,14 @@ export class QueueRunner {
     this.#finishing = false;
     this.#hold = { kind: 'paused', reason: null };
     if (this.#running) this.#running.wish ??= 'pause-all';
-    await this.tell();
+    this.tell();
   }
 
   async finishCurrent(): Promise<void> {
     await this.#options.library.settings.setQueueIntent('paused');
     if (this.#running) this.#finishing = true;
     else this.#hold = { kind: 'paused', reason: null };
-    await this.tell();
+    this.tell();
   }
 
   async resumeAll(): Promise<void> {
@@ -134,7 +139,7 @@ export class QueueRunner {
     this.#finishing = false;
     if (this.#running?.wish === 'pause-all') this.#running.wish = null;
     this.#wake();
-    await this.tell();
+    this.tell();
   }
 
   /** Errors: conflict. */
@@ -152,7 +157,7 @@ export class QueueRunner {
       running.wish = null;
       return this.#changed(running.render);
     }
-    const render = await this.#changed(await this.#options.library.renders.changeState(id, ['paused'], 'queued'));
+    const render = this.#changed(await this.#options.library.renders.changeState(id, ['paused'], 'queued'));
     this.#wake();
     return render;
   }
@@ -187,9 +192,22 @@ export class QueueRunner {
     await this.#loop;
   }
 
-  /** Tells everyone how the queue stands. */
-  async tell(): Promise<void> {
-    if (!this.#closing) this.#options.publish('queue.changed', await this.status());
+  /** Tells everyone, soon, how the queue stands: many changes at once are told once, and no caller waits for it. */
+  tell(): void {
+    this.#untold = true;
+    if (!this.#telling) void this.#tellLatest();
+  }
+
+  async #tellLatest(): Promise<void> {
+    this.#telling = true;
+    while (this.#untold) {
+      await delay(tellQueueAfterMs);
+      this.#untold = false;
+      // Where the library fails, the loop finds out too, and says what to do.
+      const status = await this.status().catch(() => undefined);
+      if (status && !this.#closing) this.#options.publish('queue.changed', status);
+    }
+    this.#telling = false;
   }
 
   async #work(): Promise<void> {
@@ -202,7 +220,7 @@ export class QueueRunner {
         // The library itself fails: hold, so that nothing is tried over and over.
         this.#holdBack(error);
         if (error instanceof StudioError && error.code === 'library-corrupt') this.#options.onCorrupt(error);
-        await this.tell().catch(() => {}); // it may fail for the same reason
+        this.tell();
       }
     }
   }
@@ -232,7 +250,7 @@ export class QueueRunner {
     this.#running = running;
     this.#options.engines.setRendering(true);
     this.#options.publish('renders.changed', this.shown(render));
-    await this.tell();
+    this.tell();
     try {
       await this.#run(running, settings);
     } finally {
@@ -245,7 +263,7 @@ export class QueueRunner {
       }
       const now = await library.renders.get(render.id).catch(() => undefined);
       if (now) this.#options.publish('renders.changed', this.shown(now));
-      await this.tell().catch(() => {}); // the library may be what failed; the loop holds then
+      this.tell();
     }
     return true;
   }
@@ -288,7 +306,7 @@ export class QueueRunner {
             return;
         }
         if (running.wish === 'pause' || running.wish === 'pause-all') return this.#settlePause(running);
-        await new Promise((resolve) => setTimeout(resolve, restartDelayMs));
+        await delay(restartDelayMs);
         running.render = await library.renders.get(id);
         running.live = new LiveRender(id, running.render.settings.steps, running.render.stepsDone, null);
       }
@@ -410,7 +428,7 @@ export class QueueRunner {
     if (free >= needed + settings.minimumFreeBytes) return true;
     const enough = needed + settings.minimumFreeBytes;
     this.#hold = { kind: 'waiting-for-space', reason: lowSpace(enough), enough };
-    await this.tell();
+    this.tell();
     return false;
   }
 
@@ -423,12 +441,12 @@ export class QueueRunner {
     if (free(this.#options.library.paths.folder) < this.#hold.enough) return;
     // Tried again: a render that needs more than there is puts the hold back.
     this.#hold = null;
-    await this.tell();
+    this.tell();
   }
 
-  async #changed(render: StoredRender): Promise<StoredRender> {
+  #changed(render: StoredRender): StoredRender {
     this.#options.publish('renders.changed', this.shown(render));
-    await this.tell();
+    this.tell();
     return render;
   }
 

@@ -28,6 +28,7 @@ CREATE TABLE renders (
   removed_at INTEGER
 ) STRICT;
 CREATE INDEX renders_in_queue ON renders(state, position) WHERE removed_at IS NULL;
+CREATE INDEX renders_newest ON renders(state, id) WHERE removed_at IS NULL;
 CREATE INDEX renders_in_order ON renders(position) WHERE removed_at IS NULL;
 CREATE INDEX renders_by_project ON renders(project_id, state);
 CREATE INDEX renders_by_sweep ON renders(sweep_id) WHERE sweep_id IS NOT NULL;
