@@ -48,6 +48,7 @@ test('five renders are reordered and paused; the engine is killed under one, and
     await rows.filter({ hasText: 'four red balls' }).getByRole('button', { name: 'Pause' }).click();
     await app.getByRole('button', { name: 'Resume', exact: true }).first().click();
     await expect(app.getByRole('progressbar')).toBeVisible();
+    await expect(app.getByTestId('announced')).toHaveText(/^Rendering .+: \d0 %$/);
   });
 
   await test.step('kill the engine in the middle of a render', async () => {
