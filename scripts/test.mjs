@@ -114,6 +114,21 @@ const stages = [
     count: vitestJson(report('vitest.json')),
   },
   {
+    name: 'desktop',
+    needs: 'build-app',
+    command: [
+      bin('vitest'),
+      [
+        'run',
+        '--config=tests/desktop/vitest.config.ts',
+        '--reporter=default',
+        '--reporter=json',
+        `--outputFile.json=${report('desktop.json')}`,
+      ],
+    ],
+    count: vitestJson(report('desktop.json')),
+  },
+  {
     name: 'e2e',
     needs: 'build-app',
     when: () => exists('playwright.config.ts'),

@@ -82,6 +82,7 @@ async function violations(page: Page, rules?: string[]): Promise<unknown[]> {
 }
 
 test('every screen is whole for those who see it, hear it, or type', async ({ page, studio, open }) => {
+  test.setTimeout(480_000);
   mkdirSync(folder, { recursive: true });
   const small = { frames: 9, steps: 4, width: 64, height: 64 };
   await studio.render(small);
