@@ -73,6 +73,10 @@ export const english = {
     restoredOtherModel: (name: string) =>
       `Settings restored; the model ${name} is not installed, so the current one stays.`,
     notices: 'What start-up found',
+    noticesShort: (notices: number) => plural(notices, 'notice'),
+    announceProgress: (prompt: string, percents: number) => `Rendering ${prompt}: ${percents} %`,
+    announceEnd: (prompt: string, state: string) => `${prompt}: ${state}`,
+    labLater: 'The Lab will weigh quality against speed. It comes later.',
   },
 
   actions: {
@@ -258,6 +262,7 @@ export const english = {
       cancelled: 'Cancelled',
     },
     pause: 'Pause',
+    pausing: 'Pauses after this step',
     resume: 'Resume',
     cancel: 'Cancel',
     play: 'Play the take',
@@ -326,7 +331,6 @@ export const english = {
     emptyResume: 'Resume the queue',
     emptyPaused: 'The queue is paused; a render waits.',
     progressLabel: 'Progress of the render',
-    announce: (step: number, steps: number, left: string) => `Step ${step} of ${steps}${left ? `, ${left} left` : ''}`,
     table: 'As a table',
     compareDense: 'Render the dense reference',
     compareDenseHelp: 'The same settings and seed with full attention, to compare with.',
@@ -519,10 +523,13 @@ export const english = {
       download: 'Downloaded',
     },
     state: { ok: 'Ready', missing: 'Files missing', changed: 'Files changed' },
+    attention: 'Attention',
+    originLabel: 'Origin',
     trained: 'Trained with VMoBA',
     ordinary: 'Ordinary checkpoint',
     random: 'Random weights',
     licence: 'Licence',
+    licenceUnknown: 'not stated',
     download: (bytes: string) => `Download ${bytes}`,
     downloadTitle: (name: string) => `Download ${name}?`,
     downloadHelp: (bytes: string, licence: string) =>
