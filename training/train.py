@@ -13,10 +13,12 @@ import torch
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import latents  # noqa: E402
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--leg", required=True, choices=("vae", "dit", "decoder"))
+    parser.add_argument("--leg", required=True, choices=("vae", "clips", "latents", "dit", "decoder"))
     parser.add_argument("--tier", default="cpu", help="a section of config.json")
     parser.add_argument("--minutes", type=float, help="how long the leg lasts in all, resumptions included; the tier's own if not given")
     parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"), help="checkpoints, logs, caches")
@@ -24,9 +26,14 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
     with open(os.path.join(HERE, "config.json")) as file:
         config = json.load(file)[options.tier]
     os.makedirs(options.folder, exist_ok=True)
+    if options.leg == "clips":
+        return latents.draw_all({"all": config}, options.folder)
+    if options.leg == "latents":
+        return latents.encode_all({"all": config}, options.folder, options.device)
     section = config[options.leg]
     importlib.import_module(f"train_{options.leg}").main({**section, "all": config}, options.folder, options.minutes or section["minutes"], options.device)
 
