@@ -51,7 +51,11 @@ export function kernels({ tokens: s, blocks }) {
       8 * gates,
       4 * gates * f32 + s * heads * Math.ceil(c / 32) * 4,
     ),
-    scalar('query packing (radix sort of 32-bit signatures)', 8 * s * heads, s * heads * (4 * 2 * 8 + 8)),
+    scalar(
+      'query packing (one thread block per head: latency, not this, decides)',
+      8 * s * heads,
+      s * heads * (4 * 2 * 8 + 8),
+    ),
     attention('dense', 1),
     attention('VMoBA at density .26', 0.26),
     attention('VMoBA at density .19', 0.19),
