@@ -48,9 +48,6 @@ try {
   await page.getByRole('button', { name: /^Open/ }).first().click();
   await page.getByRole('button', { name: 'Statistics' }).click();
   await page.getByTestId('measured').getByText(/\d/).waitFor();
-  const map = page.getByRole('button', { name: /Heat map of density/ });
-  await map.focus();
-  await page.keyboard.press('ArrowDown');
   await page.getByRole('radio', { name: 'Received attention' }).click();
   await page.waitForTimeout(2000);
   await shoot('live');
