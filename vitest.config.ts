@@ -3,8 +3,6 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['tests/unit/**/*.test.ts', 'tests/integration/**/*.test.ts'],
-    // Its renders end before they can be paused on an idle machine: it needs longer ones before it may decide again.
-    exclude: ['tests/integration/servedRender.test.ts'],
     // Generous: a busy machine is slow, and no test asserts times.
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -34,7 +34,9 @@ const answer = <Value>({ code, stdout, stderr }: CliResult): Value => {
   expect({ code, stderr: code === 0 ? '' : stderr }).toEqual({ code: 0, stderr: '' });
   return JSON.parse(stdout) as Value;
 };
-const settings = ['--model', 'tiny', '--frames', '9', '--steps', '12', '--seed', '7'];
+/** Long enough, on any machine, for another command to come between. */
+const long = ['--model', 'tiny', '--size', '128x128', '--frames', '9', '--steps', '250'];
+const settings = [...long, '--seed', '7'];
 
 test(
   'serve, render --connect, watch, pause, pull the plug, start again, get the clip',
@@ -94,9 +96,9 @@ test(
 );
 
 test('Ctrl-C stops watching a served render, and keeps one of its own for later', { timeout: 120_000 }, async () => {
-  const long = ['render', 'a blue ball', '--model', 'tiny', '--frames', '9', '--steps', '100', '--json'];
+  const render = ['render', 'a blue ball', ...long, '--json'];
   const served = await startServe(library);
-  const watching = startCli([...long, '--connect', served.url]);
+  const watching = startCli([...render, '--connect', served.url]);
   await watching.line((line) => line.event === 'renders.step');
   watching.child.kill('SIGINT');
   expect(await watching.result).toMatchObject({ code: 130 });
@@ -112,7 +114,7 @@ test('Ctrl-C stops watching a served render, and keeps one of its own for later'
   expect(kept).toMatchObject({ state: 'queued' });
   expect(kept?.stepsDone).toBeGreaterThan(0);
 
-  const here = startCli([...long, '--next', '--library', library]);
+  const here = startCli([...render, '--next', '--library', library]);
   await here.line((line) => line.event === 'renders.step');
   here.child.kill('SIGINT');
   expect(await here.result).toMatchObject({ code: 130 });
