@@ -311,10 +311,11 @@ export const english = {
     blockMap: 'Selected blocks',
     blockMapLabel: (size: number, layer: number, step: number) =>
       `How often each of ${size} blocks of queries selects each block of keys, layer ${layer}, step ${step}.`,
-    blockMapNone: 'Maps come with the next step of the chosen layer.',
+    blockMapNone:
+      'No maps were kept for this cell. While a render runs, its next step brings those of the layer you choose.',
     blockMapDense: 'This layer runs dense: all blocks are selected.',
     blockMapRow: (query: number, key: number, share: string) => `block ${query} → ${key}: ${share}`,
-    overlayNone: 'No attention map for this step yet: it comes with the next one.',
+    overlayNone: 'No attention map was kept for this step. While a render runs, the next one brings it.',
     queryAxis: 'queries',
     keyAxis: 'keys',
     frame: (frame: number, frames: number) => `Frame ${frame} of ${frames}`,

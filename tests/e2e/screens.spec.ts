@@ -1,4 +1,7 @@
-/** Every screen in both themes: nothing an accessibility checker objects to, nothing Tab misses, and a picture to look at. */
+/**
+ * Every screen in both themes: nothing an accessibility checker objects to, nothing Tab misses.
+ * `npm run screens` also takes a picture of each in two sizes, into build/screens, to be looked at.
+ */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -10,7 +13,7 @@ import { expect, go, test } from './support/studio.ts';
 const folder = join(projectRoot, 'build/screens');
 const axeSource = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const usual = { width: 1280, height: 800 };
-const sizes = [{ width: 1920, height: 1080 }, usual];
+const sizes = process.env['VMOBA_SCREENS'] ? [{ width: 1920, height: 1080 }, usual] : [];
 
 /** In the order in which they are come by; each brings its screen and waits until it is whole. */
 const screens: Record<string, (page: Page) => Promise<void>> = {
