@@ -3,6 +3,7 @@
     nice python3 training/train.py --leg vae --minutes 35
 """
 import argparse
+import datetime
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import latents  # noqa: E402
+import leg  # noqa: E402
 
 
 def main():
@@ -21,6 +23,7 @@ def main():
     parser.add_argument("--leg", required=True, choices=("vae", "clips", "latents", "dit", "decoder"))
     parser.add_argument("--tier", default="cpu", help="a section of config.json")
     parser.add_argument("--minutes", type=float, help="how long the leg lasts in all, resumptions included; the tier's own if not given")
+    parser.add_argument("--until", help="the time of day (HH:MM) at which the leg ends, however often it is paused; instead of --minutes")
     parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"), help="checkpoints, logs, caches")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -30,6 +33,9 @@ def main():
     with open(os.path.join(HERE, "config.json")) as file:
         config = json.load(file)[options.tier]
     os.makedirs(options.folder, exist_ok=True)
+    if options.until:
+        end = datetime.datetime.combine(datetime.date.today(), datetime.time.fromisoformat(options.until))
+        leg.Leg.deadline = (end if end > datetime.datetime.now() else end + datetime.timedelta(days=1)).timestamp()
     if options.leg == "clips":
         return latents.draw_all({"all": config}, options.folder)
     if options.leg == "latents":

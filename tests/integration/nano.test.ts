@@ -18,7 +18,11 @@ const hues = { red: 0, green: 128, blue: 228 };
 
 test('a prompt decides the colour of what is drawn', async () => {
   const batch = join(folder, 'prompts.jsonl');
-  const lines = Object.keys(hues).map((colour) => ({ id: colour, prompt: `a large ${colour} ball on a black background`, seed: 3 }));
+  const lines = Object.keys(hues).map((colour) => ({
+    id: colour,
+    prompt: `a large ${colour} ball on a black background`,
+    seed: 3,
+  }));
   writeFileSync(batch, lines.map((line) => JSON.stringify(line)).join('\n'));
   const model = join(projectRoot, 'resources', 'models', 'nano');
   const options = ['--size', `${side}x${side}`, '--frames', '9', '--steps', '8', '--raw', '--out-dir', folder];
