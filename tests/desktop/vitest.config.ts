@@ -6,7 +6,7 @@ export default defineConfig({
   test: {
     include: ['tests/desktop/**/*.test.ts'],
     testTimeout: 120_000,
-    hookTimeout: 300_000,
+    hookTimeout: 900_000,
     pool: 'forks',
     maxWorkers: 1,
   },
