@@ -25,7 +25,7 @@ await main(() => {
   const folder = values.sanitize ? 'build/sanitize' : 'build/release';
   const settings = values.sanitize
     ? [
-        '-DVMOBA_ROOMS=native/weights;native/engine/tokenizer',
+        '-DVMOBA_ROOMS=kernels;native/weights;native/backends;native/engine;native/tools',
         '-DVMOBA_SANITIZE=ON',
         '-DVMOBA_TESTS=ON',
         '-DVMOBA_ADDON=OFF',

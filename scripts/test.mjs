@@ -9,8 +9,11 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureNodeModules } from './lib/node-modules.mjs';
-import { main, root, runLogged } from './lib/run.mjs';
+import { hasCommand, main, root, runLogged } from './lib/run.mjs';
 import { ensureSystemPackages } from './lib/system-packages.mjs';
+
+// Tests run beside each other: threads that wait must sleep, or they keep the others from the cores they wait for.
+process.env.OMP_WAIT_POLICY ??= 'passive';
 
 const logs = join(root, 'build', 'test-logs');
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -65,7 +68,7 @@ const ctest = (folder, file) => ({
   count: junit(report(file)),
 });
 
-/** `needs`: a stage that must have succeeded; `when`: whether the stage applies to this tree. */
+/** `needs`: a stage that must have succeeded; `when`: whether the stage applies to this tree; `skip`: why this machine cannot run it. */
 const stages = [
   { name: 'format', command: [bin('prettier'), ['--check', '.', '--log-level', 'warn']], count: whole },
   { name: 'lint', command: [bin('eslint'), ['.', '--max-warnings', '0']], count: whole },
@@ -114,8 +117,22 @@ const stages = [
     count: vitestJson(report('vitest.json')),
   },
   {
+    name: 'desktop',
+    needs: 'build-app',
+    command: [
+      bin('vitest'),
+      [
+        'run',
+        '--config=tests/desktop/vitest.config.ts',
+        '--reporter=default',
+        '--reporter=json',
+        `--outputFile.json=${report('desktop.json')}`,
+      ],
+    ],
+    count: vitestJson(report('desktop.json')),
+  },
+  {
     name: 'e2e',
-    onRequest: true, // not yet stable enough to decide over a change: npm test -- e2e
     needs: 'build-app',
     when: () => exists('playwright.config.ts'),
     command: [bin('playwright'), ['test', '--reporter=list,json']],
@@ -126,6 +143,13 @@ const stages = [
     name: 'build-sanitize',
     builds: true,
     command: ['node', ['scripts/build-native.mjs', '--sanitize']],
+    count: whole,
+  },
+  {
+    name: 'cuda',
+    builds: true,
+    skip: () => !existsSync('/usr/local/cuda/bin/nvcc') && !hasCommand('nvcc') && 'there is no nvcc here',
+    command: ['bash', ['-c', 'bash scripts/build-cuda && node scripts/kernel-tables.mjs']],
     count: whole,
   },
   // A short run keeps every fuzz target alive; findings are looked for with `scripts/fuzz 600`.
@@ -155,7 +179,7 @@ await main(async () => {
 
 /** The named stages with what they need; all of them when none is named. */
 function selected(named) {
-  if (named.length === 0) return stages.filter((stage) => !stage.onRequest && (stage.when?.() ?? true));
+  if (named.length === 0) return stages.filter((stage) => stage.when?.() ?? true);
   const wanted = new Set(named);
   for (const stage of stages) if (wanted.has(stage.name) && stage.needs) wanted.add(stage.needs);
   return stages.filter((stage) => wanted.has(stage.name));
@@ -166,6 +190,11 @@ async function runStage(stage, earlier) {
   if (blocked) {
     console.log(`FAIL  ${stage.name}: not run, because ${stage.needs} failed`);
     return { name: stage.name, passed: 0, failed: 1, skipped: 0, seconds: 0 };
+  }
+  const missing = stage.skip?.();
+  if (missing) {
+    console.log(`skip  ${stage.name}: ${missing}`);
+    return { name: stage.name, passed: 0, failed: 0, skipped: 1, seconds: 0 };
   }
   process.stdout.write(`      ${stage.name} ...${process.stdout.isTTY ? '' : '\n'}`);
   const started = performance.now();

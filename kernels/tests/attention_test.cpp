@@ -278,6 +278,26 @@ TEST(FusedAttention, RefusesTooLittleScratchAndUnknownInstructionSets) {
   EXPECT_EQ(codeOf([&] { selfAttention(job, scratch); }), ErrorCode::Internal);
 }
 
+TEST(FusedAttention, GivesTheSameBitsWhetherOrNotStatisticsAreAskedFor) {
+  const Grid grid{5, 9, 10};
+  const BlockPlan plan = planBlocks(grid, {PartitionKind::Spatial2D, 1, 1, 4, 4});
+  const auto tokens = static_cast<int32_t>(grid.tokens());
+  std::vector<float> in(static_cast<size_t>(tokens) * 96);
+  std::mt19937 random(4);
+  for (float& value : in) value = static_cast<float>(random() % 1000) / 500 - 1;
+  const auto output = [&](const StatisticsRequest* request, AttentionStatistics* statistics) {
+    std::vector<float> out(static_cast<size_t>(tokens) * 32);
+    const SelfAttention job{.tokens = tokens, .heads = 2, .headDim = 16, .q = in.data(), .k = in.data() + 32, .v = in.data() + 64, .rowStride = 96, .blocks = &plan, .rule = {}, .out = out.data(), .outStride = 32};
+    std::vector<std::byte> scratch(selfAttentionScratchBytes(job, threadCount()));
+    selfAttention(job, scratch, request, statistics);
+    return out;
+  };
+  const StatisticsRequest maps{true, -1};
+  AttentionStatistics statistics;
+  EXPECT_EQ(output(&maps, &statistics), output(nullptr, nullptr));
+  EXPECT_EQ(statistics.selectionMap.size(), static_cast<size_t>(plan.blocks() * plan.blocks()));
+}
+
 TEST(FusedAttention, CountsWhatItSelected) {
   const Grid grid{3, 6, 8};
   const Problem problem(static_cast<int32_t>(grid.tokens()), 2, 16, DType::F32, 30);

@@ -2,6 +2,7 @@
 import { Argument, Command } from 'commander';
 import { StudioError } from '../../contract/errors.ts';
 import { withEngine } from './engine.ts';
+import { modelFolder } from './renderOptions.ts';
 
 export function benchCommand(): Command {
   return new Command('bench')
@@ -11,9 +12,13 @@ export function benchCommand(): Command {
       '[options...]',
       'name=value for the benchmark, e.g. tokens=7800 repeats=5 policies=\'["dense","vmoba-trained"]\'',
     )
+    .option('--backend <device>', 'cpu (unless another is named), or a device such as cuda')
     .option('--json', 'print only the result, as JSON')
-    .action(async (kind: string, settings: string[], { json }: { json?: boolean }) => {
-      const options = { kind, ...Object.fromEntries(settings.map(parseSetting)) };
+    .action(async (kind: string, settings: string[], { backend, json }: { backend?: string; json?: boolean }) => {
+      // Attention is also measured on values captured from a render: of the embedded model unless another is named.
+      const captured = kind === 'attention' ? { model: modelFolder(undefined) } : {};
+      const device = backend === undefined ? {} : { backend };
+      const options = { kind, ...device, ...captured, ...Object.fromEntries(settings.map(parseSetting)) };
       const progress = (line: Record<string, unknown>) => json || process.stderr.write(`${JSON.stringify(line)}\n`);
       const result = await withEngine((engine) => engine.bench(options, progress));
       if (json) console.log(JSON.stringify(result));

@@ -3,14 +3,16 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <memory>
 #include <optional>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/partition.h"
-#include "native/base/parallel.h"
 #include "native/backends/backend.h"
+#include "native/base/parallel.h"
 #include "native/bench/attention_inputs.h"
 #include "native/bench/attention_rivals.h"
+#include "native/bench/attention_runner.h"
 #include "native/bench/bench_options.h"
 #include "native/engine/policy.h"
 
@@ -23,134 +25,137 @@ double wallSeconds() { return std::chrono::duration<double>(std::chrono::steady_
 /// Processor time of all threads: unaffected by what else the machine does, except through caches and clock rates.
 double processorSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
-/// One set of inputs with the buffers and timing around it.
-class Measurement {
- public:
-  Measurement(AttentionInputs inputs, std::function<double()> clock, int64_t repeats) : inputs_(std::move(inputs)), clock_(std::move(clock)), repeats_(repeats) {
-    out_.resize(static_cast<size_t>(inputs_.grid.tokens() * inputs_.dim()) * elementBytes(inputs_.dtype));
-  }
+/// What every measurement of one call of benchAttention shares.
+struct Setting {
+  DeviceInfo device;
+  std::unique_ptr<Backend> backend;  ///< null = the CPU
+  DType dtype;
+  std::function<double()> clock;
+  double clockThreads;               ///< seconds of `clock` per second of the measured work
+  double matrixRate;                 ///< FLOP per second of `clock`, 0 = unknown
+  int64_t repeats;
+  std::function<void(const Json&)> progress;
 
-  struct Result {
-    double seconds = 0;
-    AttentionStatistics statistics;
-  };
-
-  Result once(const BlockPlan* plan, const SelectionRule& rule, bool routingOnly = false, AttentionProbe* probe = nullptr) {
-    const size_t slice = static_cast<size_t>(inputs_.dim()) * elementBytes(inputs_.dtype);
-    cpu::SelfAttention job;
-    job.tokens = static_cast<int32_t>(inputs_.grid.tokens());
-    job.heads = inputs_.heads;
-    job.headDim = inputs_.headDim;
-    job.dtype = inputs_.dtype;
-    job.q = inputs_.rows.data();
-    job.k = inputs_.rows.data() + slice;
-    job.v = inputs_.rows.data() + 2 * slice;
-    job.rowStride = 3 * inputs_.dim();
-    job.ropeCos = inputs_.ropeCos.data();
-    job.ropeSin = inputs_.ropeSin.data();
-    job.blocks = plan;
-    job.rule = rule;
-    job.out = out_.data();
-    job.outStride = inputs_.dim();
-    job.routingOnly = routingOnly;
-    job.probe = probe;
-    const size_t bytes = cpu::selfAttentionScratchBytes(job, threadCount());
-    if (scratch_.size() < bytes) scratch_.resize(bytes);
-    scratchBytes_ = std::max(scratchBytes_, bytes);
-    Result result;
-    const double started = clock_();
-    cpu::selfAttention(job, scratch_, nullptr, &result.statistics);
-    result.seconds = clock_() - started;
-    return result;
-  }
-
-  /// Medians of sparse runs and of dense runs between them, so that both meet the same weather.
-  struct Pair {
-    Result sparse;
-    double denseSeconds;
-  };
-  Pair beside(const BlockPlan& plan, const SelectionRule& rule) {
-    Pair pair{once(&plan, rule), 0};
-    std::vector<double> sparse, dense, routing, attention;
-    for (int64_t i = 0; i < repeats_; ++i) {
-      dense.push_back(once(nullptr, {}).seconds);
-      const Result result = once(&plan, rule);
-      sparse.push_back(result.seconds);
-      routing.push_back(result.statistics.routingSeconds);
-      attention.push_back(result.statistics.attentionSeconds);
-    }
-    pair.sparse.seconds = median(sparse);
-    pair.sparse.statistics.routingSeconds = median(routing);
-    pair.sparse.statistics.attentionSeconds = median(attention);
-    pair.denseSeconds = median(dense);
-    return pair;
-  }
-
-  /// Threshold whose head_global selection comes nearest to a density; empty where the own blocks alone already exceed it.
-  std::optional<SelectionRule> ruleFor(const BlockPlan& plan, double density) {
-    SelectionRule rule{SelectionMode::Threshold, SelectionScope::HeadGlobal, 0, 1, Semantics::Exact};
-    float low = 0, high = 0.999f;
-    for (int step = 0; step < 12; ++step) {
-      rule.tau = (low + high) / 2;
-      const double reached = once(&plan, rule, true).statistics.density;
-      if (std::abs(reached - density) < 0.002) return rule;
-      (reached < density ? low : high) = rule.tau;
-    }
-    return std::abs(once(&plan, rule, true).statistics.density - density) < 0.01 ? std::optional(rule) : std::nullopt;
-  }
-
-  std::vector<float> output() const {
-    std::vector<float> values;
-    for (size_t i = 0; i < out_.size() / elementBytes(inputs_.dtype); ++i)
-      values.push_back(inputs_.dtype == DType::BF16 ? toFloat(reinterpret_cast<const Bf16*>(out_.data())[i]) : reinterpret_cast<const float*>(out_.data())[i]);
-    return values;
-  }
-
-  double denseFlops() const {
-    const auto tokens = static_cast<double>(inputs_.grid.tokens());
-    return 4 * tokens * tokens * static_cast<double>(inputs_.dim());
-  }
-  const AttentionInputs& inputs() const { return inputs_; }
-  size_t scratchBytes() const { return scratchBytes_; }
-
- private:
-  AttentionInputs inputs_;
-  std::function<double()> clock_;
-  int64_t repeats_;
-  std::vector<std::byte> out_, scratch_;
-  size_t scratchBytes_ = 0;
+  double seconds(double clocked) const { return clocked / clockThreads; }
 };
 
-struct Bar {
-  double matrixRate, share;
-};
-
-Json resultRow(const std::string& data, const char* partition, double target, double density, double seconds, double dense, double flops, const Bar& bar) {
-  Json row;
-  row.set("data", data).set("partition", partition).set("target", target).set("density", density).set("seconds", seconds).set("denseSeconds", dense);
-  row.set("speedup", dense / seconds).set("efficiency", dense * density / seconds).set("gflops", flops * density / seconds * 1e-9).set("denseGflops", flops / dense * 1e-9);
-  row.set("denseOfLibrary", bar.matrixRate > 0 ? flops / dense / bar.matrixRate : 0.0);
-  return row.set("valid", bar.matrixRate <= 0 || flops / dense >= bar.share * bar.matrixRate);
+Setting readSetting(const Json& options, int64_t tokens, const std::function<void(const Json&)>& progress) {
+  const std::string wanted = options.stringOr("precision", "auto"), clockName = options.stringOr("clock", "wall");
+  if (wanted != "auto" && wanted != "bf16" && wanted != "f32") throw Error(ErrorCode::BadRequest, "precision must be auto, bf16 or f32", "precision");
+  if (clockName != "wall" && clockName != "cpu") throw Error(ErrorCode::BadRequest, "clock must be wall or cpu", "clock");
+  if (const int64_t threads = options.integerOr("threads", 0); threads > 0) setThreadCount(static_cast<int>(std::min<int64_t>(threads, 1024)));
+  Setting s;
+  s.progress = progress;
+  s.device = describeDevice(benchDevice(options));
+  if (!s.device.usable) throw Error(ErrorCode::Unsupported, s.device.id + ": " + s.device.reason, "backend");
+  const bool fast = std::find(s.device.precisions.begin(), s.device.precisions.end(), Precision::BF16) != s.device.precisions.end();
+  s.dtype = wanted == "bf16" || (wanted == "auto" && fast) ? DType::BF16 : DType::F32;
+  s.repeats = std::clamp<int64_t>(options.integerOr("repeats", 2), 1, 100);
+  s.clock = clockName == "cpu" ? processorSeconds : wallSeconds;
+  s.clockThreads = clockName == "cpu" ? threadCount() : 1;
+  if (s.device.kind == "cpu") {
+    s.matrixRate = libraryMatrixRate(s.dtype, tokens, s.clock);
+    return s;
+  }
+  if (clockName == "cpu") throw Error(ErrorCode::BadRequest, "clock=cpu measures the CPU; a device is timed by its own events", "clock");
+  s.backend = makeBackend(s.device.id, {s.dtype == DType::BF16 ? Precision::BF16 : Precision::F32, 0, 0});
+  s.matrixRate = s.device.kind == "emulated" ? 0 : deviceMatrixRate(*s.backend);
+  return s;
 }
 
-void compareWithRivals(Measurement& m, const BlockPlan& plan, const char* name, const std::string& data, const SelectionRule& rule, const std::function<double()>& clock,
-                       double clockThreads, Json& rivals, const std::function<void(const Json&)>& progress) {
+AttentionInputs makeInputs(const std::string& kind, const Json& options, const Grid& grid, int32_t heads, int32_t headDim, DType dtype) {
+  if (kind == "smooth") return smoothInputs(grid, heads, headDim, dtype);
+  if (kind == "random") return randomInputs(grid, heads, headDim, dtype);
+  return capturedInputs(options, grid, heads, headDim, dtype);
+}
+
+/// Threshold whose head_global selection comes nearest to a density; empty where the own blocks alone already exceed it.
+std::optional<SelectionRule> ruleFor(AttentionRunner& runner, const BlockPlan& plan, double density) {
+  SelectionRule rule{SelectionMode::Threshold, SelectionScope::HeadGlobal, 0, 1, Semantics::Exact};
+  double low = 0, high = 1, lowDensity = 0, highDensity = 1, reached = 0;
+  for (int step = 0; step < 14; ++step) {
+    // Where the line between the known points meets the density; every third time the middle, should one end stay put.
+    const double share = step % 3 == 2 ? 0.5 : std::clamp((density - lowDensity) / (highDensity - lowDensity), 0.02, 0.98);
+    rule.tau = static_cast<float>(low + share * (high - low));
+    reached = runner.run({.plan = &plan, .rule = rule, .routingOnly = true}).statistics.density;
+    if (std::abs(reached - density) < 0.002) return rule;
+    (reached < density ? low : high) = static_cast<double>(rule.tau);
+    (reached < density ? lowDensity : highDensity) = reached;
+  }
+  return std::abs(reached - density) < 0.01 ? std::optional(rule) : std::nullopt;
+}
+
+/// What statistics and maps of a call cost: routing with them less routing without.
+double statisticsSeconds(AttentionRunner& runner, const BlockPlan& plan, const SelectionRule& rule) {
+  std::vector<double> with, without;
+  for (int repeat = 0; repeat < 5; ++repeat)
+    for (const bool described : {true, false}) (described ? with : without).push_back(runner.run({.plan = &plan, .rule = rule, .routingOnly = true, .described = described}).seconds);
+  return std::max(0.0, median(with) - median(without));
+}
+
+Json resultRow(const Setting& s, const AttentionRunner& runner, const std::string& data, const char* partition, double target, double density, double sparse, double dense) {
+  const double flops = runner.denseFlops(), bar = s.dtype == DType::BF16 ? 0.65 : 0.85;
+  Json row;
+  row.set("data", data).set("partition", partition).set("target", target).set("density", density).set("seconds", s.seconds(sparse)).set("denseSeconds", s.seconds(dense));
+  row.set("speedup", dense / sparse).set("efficiency", dense * density / sparse).set("gflops", flops * density / s.seconds(sparse) * 1e-9);
+  row.set("denseGflops", flops / s.seconds(dense) * 1e-9).set("denseOfLibrary", s.matrixRate > 0 ? flops / dense / s.matrixRate : 0.0);
+  return row.set("valid", s.matrixRate <= 0 || flops / dense >= bar * s.matrixRate);
+}
+
+/// Rows of one density: dense and every partition in turn, so that all meet the same weather.
+void measureDensity(const Setting& s, AttentionRunner& runner, const std::vector<BlockPlan>& plans, const std::string& data, double target, Json& rows) {
+  std::vector<std::optional<SelectionRule>> rules;
+  for (const BlockPlan& plan : plans) rules.push_back(ruleFor(runner, plan, target));
+  std::vector<double> dense;
+  std::vector<std::vector<double>> total(plans.size()), routing(plans.size()), attention(plans.size());
+  std::vector<AttentionStatistics> last(plans.size());
+  for (int64_t repeat = 0; repeat < s.repeats; ++repeat) {
+    dense.push_back(runner.run({}).seconds);
+    for (size_t i = 0; i < plans.size(); ++i) {
+      if (!rules[i]) continue;
+      const auto result = runner.run({.plan = &plans[i], .rule = *rules[i]});
+      last[i] = result.statistics;
+      total[i].push_back(result.seconds);
+      routing[i].push_back(last[i].routingSeconds);
+      attention[i].push_back(last[i].attentionSeconds);
+    }
+  }
+  double cycleSeconds = 0, cycleDensity = 0;
+  bool whole = true;
+  const auto publish = [&](const Json& row) {
+    s.progress(row);
+    rows.push(row);
+  };
+  for (size_t i = 0; i < plans.size(); ++i) {
+    whole = whole && rules[i];
+    if (!rules[i]) continue;
+    Json row = resultRow(s, runner, data, partitionName(kKinds[i]), target, last[i].density, median(total[i]), median(dense));
+    row.set("routing", median(routing[i])).set("attention", median(attention[i]));
+    if (!s.backend) row.set("statistics", s.seconds(statisticsSeconds(runner, plans[i], *rules[i])));
+    row.set("blocks", plans[i].blocks()).set("meanBlocks", last[i].meanSelectedBlocks).set("tileUnion", last[i].meanTileUnionBlocks).set("tau", static_cast<double>(rules[i]->tau));
+    publish(row);
+    cycleSeconds += median(total[i]) / 3;
+    cycleDensity += last[i].density / 3;
+  }
+  if (whole) publish(resultRow(s, runner, data, "cycle", target, cycleDensity, cycleSeconds, median(dense)));
+}
+
+void compareWithRivals(const Setting& s, AttentionRunner& runner, const BlockPlan& plan, const char* name, const std::string& data, const SelectionRule& rule, Json& rivals) {
   AttentionProbe probe;
-  const auto ours = m.once(&plan, rule, false, nullptr);
-  const std::vector<float> expected = m.output();
-  m.once(&plan, rule, true, &probe);
-  const RivalInputs inputs{&plan, m.inputs().heads, m.inputs().headDim, m.inputs().dtype, &probe.q, &probe.k, &probe.v};
+  runner.run({.plan = &plan, .rule = rule, .probe = &probe});
+  const std::vector<float> expected = runner.output();
+  const RivalInputs inputs{&plan, runner.inputs().heads, runner.inputs().headDim, runner.inputs().dtype, &probe};
   for (const bool library : {false, true}) {
-    if (library && libraryDenseRate(inputs, clock) <= 0) continue;
-    const RivalTimes times = publishedAlgorithm(inputs, rule.tau, library, clock, expected);
-    const auto again = m.once(&plan, rule);
-    const double seconds = std::min(ours.seconds, again.seconds);
+    const double libraryRate = library ? libraryDenseRate(inputs, s.clock) : 0;
+    if (library && libraryRate <= 0) continue;
+    const RivalTimes times = publishedAlgorithm(inputs, rule.tau, library, s.clock, expected);
+    const double ours = runner.run({.plan = &plan, .rule = rule}).seconds;
     Json row;
     row.set("rival", library ? "published algorithm on oneDNN" : "published algorithm on our tiles").set("data", data).set("partition", name).set("density", times.density);
-    row.set("seconds", times.total() / clockThreads).set("routing", times.routing / clockThreads).set("attention", times.attention / clockThreads).set("merge", times.merge / clockThreads);
-    row.set("ourSeconds", seconds / clockThreads).set("oursIsFaster", times.total() / seconds).set("worstDifference", times.worstDifference);
-    if (library) row.set("libraryDenseGflops", libraryDenseRate(inputs, clock) * clockThreads * 1e-9);
-    progress(row);
+    row.set("seconds", s.seconds(times.total())).set("routing", s.seconds(times.routing)).set("attention", s.seconds(times.attention)).set("merge", s.seconds(times.merge));
+    row.set("ourSeconds", s.seconds(ours)).set("oursIsFaster", times.total() / ours).set("selectedElsewhere", times.selectedElsewhere).set("worstDifference", times.worstDifference);
+    if (library) row.set("libraryDenseGflops", libraryRate * s.clockThreads * 1e-9);
+    s.progress(row);
     rivals.push(row);
   }
 }
@@ -160,22 +165,9 @@ void compareWithRivals(Measurement& m, const BlockPlan& plan, const char* name, 
 Json benchAttention(const Json& options, const std::function<void(const Json&)>& progress) {
   const Grid grid = benchGrid(options, 32760);
   const auto heads = static_cast<int32_t>(std::clamp<int64_t>(options.integerOr("heads", 2), 1, 1024)), headDim = static_cast<int32_t>(std::clamp<int64_t>(options.integerOr("headDim", 128), 2, 1024) / 2 * 2);
-  if (const int64_t threads = options.integerOr("threads", 0); threads > 0) setThreadCount(static_cast<int>(std::min<int64_t>(threads, 1024)));
-  const std::string wanted = options.stringOr("precision", "auto"), clockName = options.stringOr("clock", "wall");
-  if (wanted != "auto" && wanted != "bf16" && wanted != "f32") throw Error(ErrorCode::BadRequest, "precision must be auto, bf16 or f32", "precision");
-  if (clockName != "wall" && clockName != "cpu") throw Error(ErrorCode::BadRequest, "clock must be wall or cpu", "clock");
-  const DeviceInfo device = listDevices().front();
-  const bool fast = std::find(device.precisions.begin(), device.precisions.end(), Precision::BF16) != device.precisions.end();
-  const DType dtype = wanted == "bf16" || (wanted == "auto" && fast) ? DType::BF16 : DType::F32;
-  const std::function<double()> clock = clockName == "cpu" ? processorSeconds : wallSeconds;
-  const double clockThreads = clockName == "cpu" ? threadCount() : 1;
-  const int64_t repeats = std::clamp<int64_t>(options.integerOr("repeats", 2), 1, 100);
-
-  std::vector<double> densities{0.13, 0.19, 0.26, 0.31, 0.5};
-  if (const Json* list = options.find("densities"); list != nullptr) {
-    densities.clear();
+  std::vector<double> densities;
+  if (const Json* list = options.find("densities"); list != nullptr)
     for (const Json& value : list->asArray("densities")) densities.push_back(value.asNumber("densities"));
-  }
   std::vector<std::string> kinds;
   if (const Json* list = options.find("data"); list != nullptr) {
     for (const Json& value : list->asArray("data")) kinds.push_back(value.asString("data"));
@@ -183,45 +175,34 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     if (options.find("model") != nullptr) kinds.push_back("captured");
     kinds.insert(kinds.end(), {"smooth", "random"});
   }
-
-  const Bar bar{libraryMatrixRate(dtype, clock), dtype == DType::BF16 ? 0.65 : 0.85};
-  Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{});
-  size_t scratchBytes = 0;
   for (const std::string& kind : kinds) {
     if (kind != "captured" && kind != "smooth" && kind != "random") throw Error(ErrorCode::BadRequest, "data are captured, smooth or random, not '" + kind + "'", "data");
     if (kind == "captured" && options.find("model") == nullptr) throw Error(ErrorCode::BadRequest, "captured data need a model folder: model=resources/models/nano", "model");
-    Measurement m(kind == "captured" ? capturedInputs(options, grid, heads, headDim, dtype) : kind == "smooth" ? smoothInputs(grid, heads, headDim, dtype) : randomInputs(grid, heads, headDim, dtype), clock, repeats);
-    if (!m.inputs().note.empty()) notes.push(m.inputs().note);
+  }
+  const Setting s = readSetting(options, grid.tokens(), progress);
+
+  Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{});
+  size_t scratchBytes = 0;
+  for (const std::string& kind : kinds) {
+    AttentionInputs inputs = makeInputs(kind, options, grid, heads, headDim, s.dtype);
+    if (!inputs.note.empty()) notes.push(inputs.note);
+    const auto runner = s.backend ? runOnDevice(std::move(inputs), *s.backend) : runOnCpu(std::move(inputs), s.clock);
     std::vector<BlockPlan> plans;
     for (const PartitionKind partition : kKinds) plans.push_back(planBlocks(grid, choosePartition(grid, partition)));
-    for (const double target : densities) {
-      double cycleSparse = 0, cycleDense = 0, cycleDensity = 0;
-      int measured = 0;
-      for (size_t i = 0; i < plans.size(); ++i) {
-        const auto rule = m.ruleFor(plans[i], target);
-        if (!rule) continue;
-        const auto [sparse, dense] = m.beside(plans[i], *rule);
-        const AttentionStatistics& s = sparse.statistics;
-        Json row = resultRow(kind, partitionName(kKinds[i]), target, s.density, sparse.seconds / clockThreads, dense / clockThreads, m.denseFlops(), {bar.matrixRate * clockThreads, bar.share});
-        row.set("routing", s.routingSeconds).set("attention", s.attentionSeconds).set("meanBlocks", s.meanSelectedBlocks).set("tileUnion", s.meanTileUnionBlocks).set("blocks", plans[i].blocks()).set("tau", static_cast<double>(rule->tau));
-        progress(row);
-        rows.push(row);
-        cycleSparse += sparse.seconds, cycleDense += dense, cycleDensity += s.density, ++measured;
-      }
-      if (measured != 3) continue;
-      const Json row = resultRow(kind, "cycle", target, cycleDensity / 3, cycleSparse / 3 / clockThreads, cycleDense / 3 / clockThreads, m.denseFlops(), {bar.matrixRate * clockThreads, bar.share});
-      progress(row);
-      rows.push(row);
-    }
-    if (options.boolOr("rivals", true) && kind == kinds.front())
+    runner->run({});  // pools, pages and clock rates
+    const bool first = kind == kinds.front();
+    for (const double target : !densities.empty() ? densities : first ? std::vector{0.13, 0.19, 0.26, 0.31, 0.5} : std::vector{0.19, 0.26, 0.31})
+      measureDensity(s, *runner, plans, kind, target, rows);
+    if (first && !s.backend && options.boolOr("rivals", true))
       for (size_t i = 0; i < plans.size(); ++i)
-        if (const auto rule = m.ruleFor(plans[i], 0.25)) compareWithRivals(m, plans[i], partitionName(kKinds[i]), kind, *rule, clock, clockThreads, rivals, progress);
-    scratchBytes = std::max(scratchBytes, m.scratchBytes());
+        if (const auto rule = ruleFor(*runner, plans[i], 0.25)) compareWithRivals(s, *runner, plans[i], partitionName(kKinds[i]), kind, *rule, rivals);
+    scratchBytes = std::max(scratchBytes, runner->scratchBytes());
   }
   Json result;
-  result.set("device", device.name).set("instructionSet", cpu::instructionSet(dtype)).set("precision", dtype == DType::BF16 ? "bf16" : "f32").set("threads", threadCount()).set("clock", clockName);
-  result.set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("tokens", grid.tokens()).set("heads", heads).set("headDim", headDim).set("repeats", repeats);
-  result.set("libraryMatrixGflops", bar.matrixRate * clockThreads * 1e-9).set("scratchBytes", scratchBytes).set("notes", notes).set("rows", rows);
+  result.set("device", s.device.name).set("instructionSet", s.backend ? s.backend->instructionSet() : cpu::instructionSet(s.dtype)).set("precision", s.dtype == DType::BF16 ? "bf16" : "f32");
+  result.set("threads", threadCount()).set("clock", s.backend ? "device" : s.clockThreads > 1 ? "cpu" : "wall");
+  result.set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("tokens", grid.tokens()).set("heads", heads).set("headDim", headDim).set("repeats", s.repeats);
+  result.set("libraryMatrixGflops", s.matrixRate * s.clockThreads * 1e-9).set("scratchBytes", scratchBytes).set("notes", notes).set("rows", rows);
   return result.set("rivals", rivals);
 }
 

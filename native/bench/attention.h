@@ -1,4 +1,4 @@
-// `bench attention`: dense and block-sparse self-attention on one machine, against the published algorithm and a library.
+// `bench attention`: dense and block-sparse self-attention on one device, against the published algorithm and a library.
 #pragma once
 #include <functional>
 
@@ -6,12 +6,13 @@
 
 namespace vmoba {
 
-/// Options (all optional): grid [t,h,w] or tokens (7800, 32760, 75600); heads (2), headDim (128); precision (auto, bf16, f32); threads;
-/// repeats (2); densities ([0.13, 0.19, 0.26, 0.31, 0.5]); data (["captured", "smooth", "random"]; captured needs `model`, a model folder);
-/// captureGrid ([5,15,26]), captureLayer (the middle); rivals (true): the published algorithm and oneDNN beside it;
-/// clock ("wall", or "cpu" = processor seconds per thread, for machines that others use too).
+/// Options (all optional): backend (cpu; cuda, a device's id); grid [t,h,w] or tokens (7800, 32760, 75600); heads (2), headDim (128);
+/// precision (auto, bf16, f32); threads; repeats (2); densities (0.13, 0.19, 0.26, 0.31, 0.5 for the first data, the middle three for the
+/// rest); data (["captured", "smooth", "random"]; captured needs `model`, a model folder); captureGrid ([5,15,26]), captureLayer (the
+/// middle); rivals (true; CPU only): the published algorithm and oneDNN beside it; clock ("wall", or "cpu" = processor seconds per thread,
+/// for machines that others use too; a device is timed by its own events).
 /// Each row: efficiency = dense seconds · density / seconds, routing included. A row is void unless dense itself reached 65 % (bf16) or
-/// 85 % (f32) of the library's matrix rate in the same run.
+/// 85 % (f32) of the library's matrix rate in the same run (oneDNN's; on a GPU cuBLASLt's, or our own products' where it is missing).
 Json benchAttention(const Json& options, const std::function<void(const Json&)>& progress);
 
 }  // namespace vmoba

@@ -10,7 +10,10 @@
 #include "kernels/cpu/clones.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/packed.h"
+#include "native/backends/backend.h"
 #include "native/base/parallel.h"
+#include "native/bench/bench_options.h"
+#include "native/engine/noise.h"
 #ifdef VMOBA_BENCH_ONEDNN
 #include <dnnl.hpp>
 #endif
@@ -207,7 +210,7 @@ std::vector<std::byte> packedHead(const RivalInputs& in, int64_t head) {
   const size_t rowBytes = static_cast<size_t>(in.headDim) * elementBytes(in.dtype);
   std::vector<std::byte> rows(static_cast<size_t>(tokens) * rowBytes);
   for (int64_t s = 0; s < tokens; ++s)
-    cpu::packRow(in.dtype, in.q->data() + s * dim + head * in.headDim, in.headDim, in.headDim, rows.data() + static_cast<size_t>(s) * rowBytes);
+    cpu::packRow(in.dtype, in.probe->q.data() + s * dim + head * in.headDim, in.headDim, in.headDim, rows.data() + static_cast<size_t>(s) * rowBytes);
   return rows;
 }
 
@@ -223,7 +226,8 @@ RivalTimes publishedAlgorithm(const RivalInputs& in, float tau, bool library, co
   RivalTimes times;
   for (int64_t h = 0; h < in.heads; ++h) {
     const std::vector<std::byte> q = packedHead(in, h);
-    const float *k = in.k->data() + h * d, *v = in.v->data() + h * d;
+    const uint8_t* selection = in.probe->selection.data();
+    const float *k = in.probe->k.data() + h * d, *v = in.probe->v.data() + h * d;
 
     double started = clock();
     std::vector<float> means(static_cast<size_t>(plan.blocks() * d), 0.0f), wide(static_cast<size_t>(d * kernel.lanes)), padded(static_cast<size_t>(plan.blocks() * stride));
@@ -236,17 +240,23 @@ RivalTimes publishedAlgorithm(const RivalInputs& in, float tau, bool library, co
     }
     std::vector<float> gate;
     for (int64_t c = 0; c < plan.blocks(); ++c) gate.insert(gate.end(), padded.begin() + c * stride, padded.begin() + c * stride + tokens);
-    const std::vector<uint8_t> selection = selectBySorting(gate, plan, tau);
+    const std::vector<uint8_t> sorted = selectBySorting(gate, plan, tau);
     std::vector<std::vector<int32_t>> chosen(static_cast<size_t>(plan.blocks()));
     int64_t pairs = 0;
     for (int64_t c = 0; c < plan.blocks(); ++c) {
+      const auto own = [&](int64_t s) { return s >= plan.start[static_cast<size_t>(c)] && s < plan.start[static_cast<size_t>(c) + 1]; };
       for (int64_t s = 0; s < tokens; ++s)
-        if (selection[static_cast<size_t>(c * tokens + s)]) chosen[static_cast<size_t>(c)].push_back(static_cast<int32_t>(s));
+        if (!own(s) && selection[(c * in.heads + h) * tokens + s]) chosen[static_cast<size_t>(c)].push_back(static_cast<int32_t>(s));
       pairs += static_cast<int64_t>(chosen[static_cast<size_t>(c)].size());
       times.density += static_cast<double>(chosen[static_cast<size_t>(c)].size() + static_cast<size_t>(plan.length(static_cast<int32_t>(c)))) * plan.length(static_cast<int32_t>(c)) /
                        (static_cast<double>(tokens) * static_cast<double>(tokens) * in.heads);
     }
     times.routing += clock() - started;
+    for (int64_t c = 0; c < plan.blocks(); ++c)
+      for (int64_t s = 0; s < tokens; ++s) {
+        const bool own = s >= plan.start[static_cast<size_t>(c)] && s < plan.start[static_cast<size_t>(c) + 1];
+        times.selectedElsewhere += !own && (selection[(c * in.heads + h) * tokens + s] != 0) != (sorted[static_cast<size_t>(c * tokens + s)] != 0);
+      }
 
     started = clock();
     std::vector<float> own(static_cast<size_t>(tokens * d)), ownLse(static_cast<size_t>(tokens)), part(static_cast<size_t>(pairs * d)), partLse(static_cast<size_t>(pairs));
@@ -294,7 +304,7 @@ double libraryDenseRate([[maybe_unused]] const RivalInputs& in, [[maybe_unused]]
 #ifdef VMOBA_BENCH_ONEDNN
   const int64_t tokens = in.plan->tokens(), rows = std::min<int64_t>(tokens, 2048);
   LibraryCall call(in.dtype, in.headDim);
-  call.setKeys(in.k->data(), in.v->data(), int64_t{in.heads} * in.headDim, static_cast<int32_t>(tokens));
+  call.setKeys(in.probe->k.data(), in.probe->v.data(), int64_t{in.heads} * in.headDim, static_cast<int32_t>(tokens));
   const std::vector<std::byte> q = packedHead(in, 0);
   std::vector<float> out(static_cast<size_t>(rows * in.headDim)), logSumExp(static_cast<size_t>(rows));
   double best = 1e30;
@@ -309,9 +319,9 @@ double libraryDenseRate([[maybe_unused]] const RivalInputs& in, [[maybe_unused]]
 #endif
 }
 
-double libraryMatrixRate([[maybe_unused]] DType dtype, [[maybe_unused]] const std::function<double()>& clock) {
+double libraryMatrixRate([[maybe_unused]] DType dtype, [[maybe_unused]] int64_t rows, [[maybe_unused]] const std::function<double()>& clock) {
 #ifdef VMOBA_BENCH_ONEDNN
-  const int64_t m = 2550, k = 1536, n = 8960;
+  const int64_t m = std::min<int64_t>(rows, 2550), k = 1536, n = 8960;
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
   const dnnl::matmul::primitive_desc product({memory::desc({m, k}, dnnlType(dtype), memory::format_tag::ab), memory::desc({k, n}, dnnlType(dtype), memory::format_tag::any),
@@ -324,17 +334,35 @@ double libraryMatrixRate([[maybe_unused]] DType dtype, [[maybe_unused]] const st
   }
   const dnnl::matmul matmul(product);
   std::vector<double> seconds;
-  for (int repeat = 0; repeat < 8; ++repeat) {
+  for (int repeat = 0; repeat < 6; ++repeat) {
     const double started = clock();
     matmul.execute(stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}});
     stream.wait();
     if (repeat > 0) seconds.push_back(clock() - started);
   }
-  std::sort(seconds.begin(), seconds.end());
-  return 2.0 * static_cast<double>(m * n * k) / seconds[seconds.size() / 2];
+  return 2.0 * static_cast<double>(m * n * k) / median(seconds);
 #else
   return 0;
 #endif
+}
+
+double deviceMatrixRate(Backend& backend) {
+  const int64_t m = 8192, k = 1536, n = 8960;
+  std::vector<float> values = gaussianNoise(3, 0, n * k);
+  const WeightView view{"random", "", DType::F32, {n, k}, reinterpret_cast<const std::byte*>(values.data()), values.size() * sizeof(float), 1};
+  const WeightView* const views[] = {&view};
+  const auto weight = backend.makeLinear(views, {});
+  const Tensor wide = backend.allocate(DType::F32, {m, k}), x = backend.allocate(backend.activationType(), {m, k}), out = backend.allocate(backend.activationType(), {m, n});
+  backend.upload(wide, gaussianNoise(4, 0, m * k).data());
+  backend.convert(wide, x);
+  std::vector<double> rates;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    backend.takeSeconds();
+    backend.linear(x, *weight, out);
+    const KindSeconds seconds = backend.takeSeconds();
+    if (repeat > 0) rates.push_back(seconds.linearFlops / seconds.linears);
+  }
+  return median(rates);
 }
 
 }  // namespace vmoba

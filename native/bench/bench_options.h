@@ -1,6 +1,7 @@
 // What the benchmarks share: grids by name or number of tokens, and medians.
 #pragma once
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -32,9 +33,12 @@ inline Grid benchGrid(const Json& options, int64_t defaultTokens) {
   }
 }
 
+/// `backend` as verify names it, or `device` as requests do.
+inline std::string benchDevice(const Json& options) { return options.stringOr("backend", options.stringOr("device", "cpu")); }
+
 inline double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
 }
 
 }  // namespace vmoba

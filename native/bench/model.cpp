@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 
 #include "native/backends/backend.h"
@@ -49,7 +50,7 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
   }
   const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open((fs::path(folder) / "dit.safetensors").string()));
   RenderRequest wanted;
-  wanted.device = options.stringOr("device", "cpu");
+  wanted.device = benchDevice(options);
   wanted.precision = options.stringOr("precision", "auto");
   const Precision precision = choosePrecision(wanted);
   const auto backend = makeBackend(wanted.device, {precision, static_cast<int>(options.integerOr("threads", 0)), 0});
@@ -74,24 +75,27 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
   const int64_t repeats = std::clamp<int64_t>(options.integerOr("repeats", 3), 1, 100);
 
   Json rows(Json::Array{});
-  double denseSeconds = 0;
+  double denseSeconds = 0, denseProcessor = 0;
   for (const Json& policyJson : policies) {
     const AttentionPolicy policy = AttentionPolicy::parse(policyJson);
     const AttentionPlan plan(policy, grid, config.layers, 1);
     std::vector<LayerAttention> attention;
     for (int64_t layer = 0; layer < config.layers; ++layer) attention.push_back(plan.decide(layer, 0).attention);
-    std::vector<double> total, linears, attending, routing, other;
+    std::vector<double> total, processor, linears, attending, routing, other;
     double flops = 0, density = 0;
-    // The first pass fills pools and caches and is not counted.
-    for (int64_t repeat = 0; repeat <= repeats; ++repeat) {
+    // The first pass fills pools and caches and is not counted; where a pass takes a minute, that no longer matters.
+    for (int64_t repeat = options.boolOr("warmUp", true) ? 0 : 1; repeat <= repeats; ++repeat) {
       std::vector<AttentionStatistics> statistics;
       Dit::Branch branch{latent, &conditioning, backend->allocate(DType::F32, {config.outChannels, latentShape[1], latentShape[2], latentShape[3]}), &statistics};
       backend->takeSeconds();
       const auto started = std::chrono::steady_clock::now();
+      const std::clock_t processorStarted = std::clock();
       dit.forward(std::span(&branch, 1), 500, rope, attention);
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
       const KindSeconds kinds = backend->takeSeconds();
+      const double processorSeconds = static_cast<double>(std::clock() - processorStarted) / CLOCKS_PER_SEC;
       if (repeat == 0) continue;
+      processor.push_back(processorSeconds);
       total.push_back(seconds);
       linears.push_back(kinds.linears);
       attending.push_back(kinds.attention);
@@ -102,11 +106,14 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
       for (const AttentionStatistics& s : statistics) density += s.density / static_cast<double>(config.layers);
     }
     const double seconds = median(total);
-    if (policy.dense) denseSeconds = seconds;
+    if (policy.dense) denseSeconds = seconds, denseProcessor = median(processor);
     Json row;
-    row.set("policy", policy.name).set("seconds", seconds).set("linears", median(linears)).set("attention", median(attending)).set("routing", median(routing));
+    row.set("policy", policy.name).set("seconds", seconds).set("processorSeconds", median(processor)).set("linears", median(linears)).set("attention", median(attending)).set("routing", median(routing));
     row.set("other", median(other)).set("linearGflops", flops / median(linears) * 1e-9).set("density", density);
-    if (denseSeconds > 0) row.set("speedup", denseSeconds / seconds);
+    if (denseSeconds > 0) row.set("speedup", denseSeconds / seconds).set("processorSpeedup", denseProcessor / median(processor));
+    // What the arithmetic alone would allow: all work of a dense pass over what is left at this density.
+    const double tokens = static_cast<double>(grid.tokens()), attentionFlops = 4 * tokens * tokens * static_cast<double>(config.dim * config.layers);
+    row.set("ceiling", (flops + attentionFlops) / (flops + attentionFlops * density));
     row.set("poolPeakBytes", backend->peakBytes()).set("peakResidentBytes", peakResidentBytes());
     progress(row);
     rows.push(row);

@@ -7,6 +7,7 @@ namespace vmoba {
 namespace {
 
 constexpr int64_t kLeastDecodeTile = 8;  ///< latent rows; smaller tiles are mostly overlap
+constexpr double kMostBlocks = 72;       ///< the most the planner makes of a long clip
 
 /// One resolution level of the decoder as its tensors tell it.
 struct DecoderLevel {
@@ -79,9 +80,12 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double allWeights = layerWeights * static_cast<double>(config.layers) + 1e6;
   const double oneBranchStream = tokens * dim * 4;
   const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act;
-  // Packed q, k, v and selection bits of one self-attention call; per thread the gates of a head and as much again to narrow them down
-  // (72 blocks, the most the planner makes of a long clip), and tile buffers.
-  const double attention = tokens * dim * act * 4 + tokens * static_cast<double>(config.heads) * 16 + static_cast<double>(threads) * (4e6 + tokens * 72 * 8);
+  // One self-attention call: packed q, k, v and the selection. On the CPU, per thread the gates of a head and as much again to narrow
+  // them down, and tile buffers; on a GPU the gates of all heads, the order of the rows with its sorting space, and every tile's visits.
+  const double headRows = tokens * static_cast<double>(config.heads);
+  const bool onCpu = request.device.empty() || request.device == "cpu";
+  const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * kMostBlocks * 8) : headRows * (kMostBlocks * (4 + 20.0 / 128) + 12 + 4 + 16) + 4e6;
+  const double attention = tokens * dim * act * 4 + routing;
   const double keyValues = static_cast<double>(config.layers * config.textLength) * 2 * dim * act * branches;
   const double latents = tokens * static_cast<double>(config.outChannels * config.patch[0] * config.patch[1] * config.patch[2]) * 4 * 8;
 

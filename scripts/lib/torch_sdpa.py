@@ -27,7 +27,7 @@ def milliseconds(run, repeats=20):
 
 
 print(torch.__version__, torch.cuda.get_device_name())
-for tokens in (7800, 32760):
+for tokens in (7800, 32760, 75600):
     q, k, v = (torch.randn(1, HEADS, tokens, HEAD_DIM, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
         try:

@@ -38,6 +38,24 @@ test.each([[], ['render'], ['verify'], ['bench'], ['inspect'], ['devices']])(
   },
 );
 
+test('bench measures attention on a device, on the embedded model’s own values too', async () => {
+  const sizes = [
+    'grid=[3,6,8]',
+    'captureGrid=[2,4,6]',
+    'heads=1',
+    'headDim=32',
+    'precision=f32',
+    'repeats=1',
+    'densities=[0.5]',
+  ];
+  const { code, stdout } = await runCli(['bench', 'attention', ...sizes, '--backend', 'emulated', '--json']);
+  expect(code).toBe(0);
+  const { rows, clock, notes } = JSON.parse(stdout);
+  expect(clock).toBe('device');
+  expect(notes).toEqual([expect.stringMatching(/^Nano, step 5 of 8/)]);
+  expect(new Set(rows.map((row: { data: string }) => row.data))).toEqual(new Set(['captured', 'smooth', 'random']));
+});
+
 test('unknown commands and options are bad input', async () => {
   expect(await runCli(['paint'])).toMatchObject({
     code: 2,

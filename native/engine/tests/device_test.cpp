@@ -1,28 +1,22 @@
 // The engine over the CUDA backend without a GPU: the same backend code and the same kernel sources, run by the emulation.
-#include <gtest/gtest.h>
-
-#include <cmath>
 #include <cstdlib>
-#include <filesystem>
 
-#include <unistd.h>
-
+#include "kernels/cuda/attention/self_attention.h"
+#include "kernels/partition.h"
 #include "native/base/error.h"
-#include "native/engine/session.h"
+#include "native/engine/tests/tiny_render.h"
 #include "native/engine/verify/verify.h"
-#include "native/tools/random_model/random_model.h"
 
 namespace vmoba {
 namespace {
 
 namespace fs = std::filesystem;
 
-class Device : public ::testing::Test {
+class Device : public TinyRender {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
   void TearDown() override {
     for (const char* fault : {"VMOBA_EMULATED_REFUSE_AT", "VMOBA_EMULATED_MEMORY", "VMOBA_EMULATED_LOSE_AT"}) unsetenv(fault);
-    fs::remove_all(folder_);
+    TinyRender::TearDown();
   }
 
   /// Every comparison of the fixtures whose names start with one of `names`.
@@ -35,45 +29,17 @@ class Device : public ::testing::Test {
     });
     EXPECT_GT(summary.rows, 0);
   }
-
-  std::string model() {
-    const fs::path folder = folder_ / "model";
-    if (!fs::exists(folder)) {
-      Json options;
-      options.set("preset", "nano").set("tokenizer", std::string(VMOBA_FIXTURES) + "/tokenizer/spiece.model").set("seed", int64_t{5});
-      writeRandomModel(folder.string(), options);
-    }
-    return folder.string();
-  }
-
-  RenderRequest request(const std::string& device, double guidanceScale = 3) {
-    const Json policy = Json::parse(R"({"version":1,"name":"trained","mode":"threshold","scope":"head_global","tau":0.25,"minimumTokens":0})");
-    Json json;
-    json.set("model", model()).set("prompt", "a red ball").set("negativePrompt", "").set("width", int64_t{64}).set("height", int64_t{48}).set("frames", int64_t{9});
-    json.set("steps", int64_t{3}).set("guidanceScale", guidanceScale).set("shift", 3.0).set("scheduler", "unipc").set("seed", "7").set("policy", policy);
-    return RenderRequest::parse(json.set("precision", "f32").set("device", device).set("threads", int64_t{2}));
-  }
-
-  fs::path folder_ = fs::temp_directory_path() / ("vmoba-device-test-" + std::to_string(getpid()));
 };
 
-double relativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-    norm += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
-
-TEST_F(Device, TransformerFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_dit_t2v_tiny"}); }
+TEST_F(Device, TransformerFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_dit_t2v_tiny", "wan_dit_i2v_tiny"}); }
 TEST_F(Device, TextEncoderFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"umt5_tiny"}); }
 TEST_F(Device, VaeFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_vae_tiny"}); }
-TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135"}); }
+TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135", "vmoba_edge"}); }
 
 TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
   ModelCache onCpu, onDevice;
-  Session expected(onCpu, request("cpu"), {}), actual(onDevice, request("emulated"), {});
+  const auto nano = [&](const char* device) { return RenderRequest::parse(requestJson(device).set("model", std::string(VMOBA_FIXTURES) + "/../../resources/models/nano")); };
+  Session expected(onCpu, nano("cpu"), {}), actual(onDevice, nano("emulated"), {});
   const Json report = actual.step({}).report;
   const Json reference = expected.step({}).report;
   EXPECT_LT(relativeDifference(actual.latent(), expected.latent()), 1e-5);
@@ -83,6 +49,21 @@ TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
   for (size_t i = 0; i < layers.size(); ++i) {
     EXPECT_FALSE(layers[i].boolOr("dense", true));
     EXPECT_DOUBLE_EQ(layers[i].at("density").asNumber("density"), referenceLayers[i].at("density").asNumber("density"));
+  }
+}
+
+TEST_F(Device, ThePlanCountsWhatRoutingTakesOnAGpu) {
+  Json json = requestJson("emulated").set("width", int64_t{832}).set("height", int64_t{480}).set("frames", int64_t{81}).set("memoryLimitBytes", int64_t{1} << 40);
+  const Json memory = planRender(RenderRequest::parse(json)).at("memory");
+  const Grid grid{21, 30, 52};
+  for (const PartitionKind kind : {PartitionKind::Temporal1D, PartitionKind::Spatial2D, PartitionKind::SpaceTime3D}) {
+    const cuda::PlanUpload upload = cuda::layOut(planBlocks(grid, choosePartition(grid, kind)));
+    cuda::SelfAttentionJob job;
+    job.plan = upload.view(upload.data.data());
+    job.sparse = job.maps = true;
+    job.heads = 6;
+    job.headDim = 32;
+    EXPECT_GT(memory.at("sampling").asNumber("sampling"), memory.at("weights").asNumber("weights") + static_cast<double>(cuda::layOutScratch(job).total));
   }
 }
 

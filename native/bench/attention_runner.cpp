@@ -1,0 +1,109 @@
+#include "native/bench/attention_runner.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/rows/rows.h"
+#include "native/base/parallel.h"
+
+namespace vmoba {
+namespace {
+
+constexpr StatisticsRequest kMaps{true, -1};
+
+std::vector<float> asFloats(const std::vector<std::byte>& bytes, DType dtype) {
+  std::vector<float> values(bytes.size() / elementBytes(dtype));
+  cpu::convert(bytes.data(), dtype, values.data(), DType::F32, static_cast<int64_t>(values.size()));
+  return values;
+}
+
+class CpuRunner final : public AttentionRunner {
+ public:
+  CpuRunner(AttentionInputs inputs, std::function<double()> clock) : AttentionRunner(std::move(inputs)), clock_(std::move(clock)) {
+    out_.resize(static_cast<size_t>(inputs_.grid.tokens() * inputs_.dim()) * elementBytes(inputs_.dtype));
+  }
+
+  Result run(const Call& call) override {
+    const size_t slice = static_cast<size_t>(inputs_.dim()) * elementBytes(inputs_.dtype);
+    cpu::SelfAttention job;
+    job.tokens = static_cast<int32_t>(inputs_.grid.tokens());
+    job.heads = inputs_.heads;
+    job.headDim = inputs_.headDim;
+    job.dtype = inputs_.dtype;
+    job.q = inputs_.rows.data();
+    job.k = inputs_.rows.data() + slice;
+    job.v = inputs_.rows.data() + 2 * slice;
+    job.rowStride = 3 * inputs_.dim();
+    job.ropeCos = inputs_.ropeCos.data();
+    job.ropeSin = inputs_.ropeSin.data();
+    job.blocks = call.plan;
+    job.rule = call.rule;
+    job.out = out_.data();
+    job.outStride = inputs_.dim();
+    job.routingOnly = call.routingOnly;
+    job.probe = call.probe;
+    const size_t bytes = cpu::selfAttentionScratchBytes(job, threadCount());
+    if (scratch_.size() < bytes) scratch_.resize(bytes);
+    Result result;
+    const double started = clock_();
+    cpu::selfAttention(job, scratch_, &kMaps, call.described ? &result.statistics : nullptr);
+    result.seconds = clock_() - started;
+    return result;
+  }
+  std::vector<float> output() override { return asFloats(out_, inputs_.dtype); }
+  size_t scratchBytes() const override { return scratch_.size(); }
+
+ private:
+  std::function<double()> clock_;
+  std::vector<std::byte> out_, scratch_;
+};
+
+class DeviceRunner final : public AttentionRunner {
+ public:
+  DeviceRunner(AttentionInputs inputs, Backend& backend) : AttentionRunner(std::move(inputs)), backend_(backend) {
+    const int64_t tokens = inputs_.grid.tokens();
+    op_.qkv = backend.allocate(inputs_.dtype, {tokens, 3 * inputs_.dim()});
+    op_.ropeCos = backend.allocate(DType::F32, {tokens, inputs_.headDim / 2});
+    op_.ropeSin = backend.allocate(DType::F32, {tokens, inputs_.headDim / 2});
+    op_.out = backend.allocate(inputs_.dtype, {tokens, inputs_.dim()});
+    op_.heads = inputs_.heads;
+    op_.request = kMaps;
+    backend.upload(op_.qkv, inputs_.rows.data());
+    backend.upload(op_.ropeCos, inputs_.ropeCos.data());
+    backend.upload(op_.ropeSin, inputs_.ropeSin.data());
+    held_ = backend.bytesInUse();
+  }
+
+  Result run(const Call& call) override {
+    Result result;
+    SelfAttentionOp op = op_;
+    op.blocks = call.plan;
+    op.rule = call.rule;
+    op.probe = call.probe;
+    op.statistics = &result.statistics;  // which also hold the device's own times
+    backend_.selfAttention(op);
+    backend_.synchronize();
+    result.seconds = result.statistics.routingSeconds + result.statistics.attentionSeconds;
+    return result;
+  }
+  std::vector<float> output() override {
+    std::vector<std::byte> bytes(op_.out.bytes());
+    backend_.download(op_.out, bytes.data());
+    return asFloats(bytes, inputs_.dtype);
+  }
+  size_t scratchBytes() const override { return backend_.peakBytes() - held_; }
+
+ private:
+  Backend& backend_;
+  SelfAttentionOp op_;
+  size_t held_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionRunner> runOnCpu(AttentionInputs inputs, std::function<double()> clock) {
+  return std::make_unique<CpuRunner>(std::move(inputs), std::move(clock));
+}
+std::unique_ptr<AttentionRunner> runOnDevice(AttentionInputs inputs, Backend& backend) { return std::make_unique<DeviceRunner>(std::move(inputs), backend); }
+
+}  // namespace vmoba

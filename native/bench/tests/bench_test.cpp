@@ -1,0 +1,155 @@
+// The benchmarks' inputs and competitors, and that attention of captured values is the same on the device as on the CPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/partition.h"
+#include "native/base/error.h"
+#include "native/bench/attention.h"
+#include "native/bench/attention_inputs.h"
+#include "native/bench/attention_rivals.h"
+#include "native/bench/attention_runner.h"
+#include "native/bench/model.h"
+#include "native/engine/policy.h"
+
+namespace vmoba {
+namespace {
+
+constexpr PartitionKind kKinds[] = {PartitionKind::Temporal1D, PartitionKind::Spatial2D, PartitionKind::SpaceTime3D};
+const std::string kNano = std::string(VMOBA_FIXTURES) + "/../../resources/models/nano";
+
+double ticks() {
+  static double now = 0;
+  return now += 1;
+}
+void ignore(const Json&) {}
+
+AttentionInputs captured(const Grid& grid, int64_t layer = 1, const Grid& from = {3, 6, 8}) {
+  Json options;
+  options.set("model", kNano).set("captureGrid", Json::list(std::vector<int32_t>{from.t, from.h, from.w})).set("captureLayer", layer);
+  return capturedInputs(options, grid, 2, 32, DType::F32);
+}
+
+SelectionRule headGlobal(float tau) { return {SelectionMode::Threshold, SelectionScope::HeadGlobal, tau, 1, Semantics::Exact}; }
+
+double worstDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = a.size() == b.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  return worst;
+}
+
+TEST(CapturedInputs, AreTheModelsOwnValuesStretchedOverTheGrid) {
+  const AttentionInputs own = captured({3, 6, 8}), stretched = captured({5, 11, 15});
+  EXPECT_NE(own.note.find("step 5 of 8, layer 1 on, 3x6x8 resampled"), std::string::npos) << own.note;
+  const auto row = [](const AttentionInputs& inputs, int64_t token) {
+    const auto* at = reinterpret_cast<const float*>(inputs.rows.data()) + token * 3 * inputs.dim();
+    return std::vector<float>(at, at + 3 * inputs.dim());
+  };
+  EXPECT_EQ(row(own, 0), row(stretched, 0));
+  EXPECT_EQ(row(own, own.grid.tokens() - 1), row(stretched, stretched.grid.tokens() - 1));
+  EXPECT_NE(row(own, 0), row(own, 1));
+  // Every second position lies on a token of the capture.
+  EXPECT_LT(worstDifference(row(own, (1 * 6 + 2) * 8 + 3), row(stretched, (2 * 11 + 4) * 15 + 6)), 1e-6);
+  EXPECT_NE(captured({3, 6, 8}, 2).rows, own.rows);
+}
+
+TEST(PublishedAlgorithm, GivesTheFusedPathsOutputsOverTheSameSelection) {
+  const auto runner = runOnCpu(captured({5, 10, 13}), ticks);
+  for (const PartitionKind kind : kKinds) {
+    const BlockPlan plan = planBlocks(runner->inputs().grid, choosePartition(runner->inputs().grid, kind));
+    AttentionProbe probe;
+    runner->run({.plan = &plan, .rule = headGlobal(0.4f), .probe = &probe});
+    const std::vector<float> expected = runner->output();
+    for (const bool library : {false, true}) {
+      const RivalTimes times = publishedAlgorithm({&plan, 2, 32, DType::F32, &probe}, 0.4f, library, ticks, expected);
+      EXPECT_LT(times.worstDifference, 2e-5);
+      EXPECT_LE(times.selectedElsewhere, 4);  // an entry or two beside each head's cut-off
+      EXPECT_GT(times.total(), 0);
+    }
+    // One query that attends to a block less shows.
+    const auto entry = std::find_if(probe.selection.begin(), probe.selection.end(), [&](uint8_t& selected) {
+      const int64_t at = &selected - probe.selection.data(), s = at % plan.tokens(), c = at / (2 * plan.tokens());
+      return selected && (s < plan.start[static_cast<size_t>(c)] || s >= plan.start[static_cast<size_t>(c) + 1]);
+    });
+    ASSERT_NE(entry, probe.selection.end());
+    *entry = 0;
+    EXPECT_GT(publishedAlgorithm({&plan, 2, 32, DType::F32, &probe}, 0.4f, false, ticks, expected).worstDifference, 1e-4);
+  }
+}
+
+TEST(BenchAttention, ReportsEveryPartitionAndDensityOfEachData) {
+  Json options;
+  options.set("grid", Json::list(std::vector<int32_t>{5, 8, 10})).set("headDim", int64_t{64}).set("model", kNano).set("captureGrid", Json::list(std::vector<int32_t>{3, 6, 8}));
+  const Json result = benchAttention(options.set("precision", "f32").set("repeats", int64_t{1}).set("densities", Json::list(std::vector<double>{0.3})), ignore);
+  const auto& rows = result.at("rows").asArray("rows");
+  std::vector<std::string> seen;
+  for (const Json& row : rows) {
+    seen.push_back(row.stringOr("data", "") + " " + row.stringOr("partition", ""));
+    EXPECT_NEAR(row.at("density").asNumber("density"), 0.3, 0.03) << seen.back();
+    EXPECT_NEAR(row.at("efficiency").asNumber("efficiency"), row.at("density").asNumber("density") * row.at("speedup").asNumber("speedup"), 1e-9);
+    if (row.stringOr("partition", "") == "cycle") continue;
+    EXPECT_LE(row.at("meanBlocks").asNumber("meanBlocks"), row.at("tileUnion").asNumber("tileUnion"));
+    EXPECT_GE(row.at("statistics").asNumber("statistics"), 0);
+  }
+  for (const char* data : {"captured", "smooth", "random"})
+    for (const char* partition : {"2d", "3d"}) EXPECT_NE(std::find(seen.begin(), seen.end(), std::string(data) + " " + partition), seen.end()) << data << " " << partition;
+  EXPECT_FALSE(result.at("rivals").asArray("rivals").empty());
+}
+
+ErrorCode codeOf(const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ErrorCode::Internal;
+}
+
+TEST(BenchAttention, RefusesWhatItCannotMeasure) {
+  const auto refusal = [](const char* json) { return codeOf([&] { benchAttention(Json::parse(json), ignore); }); };
+  EXPECT_EQ(refusal(R"({"backend":"abacus"})"), ErrorCode::Unsupported);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["captured"]})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["imagined"]})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"clock":"sundial"})"), ErrorCode::BadRequest);
+}
+
+#ifdef VMOBA_EMULATED
+TEST(BenchOnADevice, MeasuresAttentionByTheSameCommand) {
+  const Json result = benchAttention(Json::parse(R"({"backend":"emulated","grid":[3,6,8],"heads":1,"headDim":16,"precision":"bf16","repeats":1,"densities":[0.5],"data":["random"]})"), ignore);
+  EXPECT_EQ(result.stringOr("clock", ""), "device");
+  EXPECT_FALSE(result.at("rows").asArray("rows").empty());
+  for (const Json& row : result.at("rows").asArray("rows")) EXPECT_GT(row.at("seconds").asNumber("seconds"), 0);
+  EXPECT_EQ(codeOf([] { benchAttention(Json::parse(R"({"backend":"emulated","grid":[3,6,8],"clock":"cpu"})"), ignore); }), ErrorCode::BadRequest);
+}
+
+TEST(BenchOnADevice, MeasuresAModelByTheSameCommand) {
+  const Json result = benchModel(Json::parse(R"({"backend":"emulated","preset":"tiny","layers":1,"grid":[3,4,4],"precision":"bf16","repeats":1,"policies":["dense","vmoba-trained"]})"), ignore);
+  EXPECT_EQ(result.stringOr("device", ""), "emulated");
+  ASSERT_EQ(result.at("rows").asArray("rows").size(), 2u);
+  EXPECT_LT(result.at("rows").asArray("rows")[1].at("density").asNumber("density"), 1);
+}
+
+/// Attention of values captured from Nano, by the CPU and by emulated kernels: in f32 the selections are the same, bit for bit.
+TEST(CapturedInputs, AreRoutedAlikeOnTheCpuAndOnTheDevice) {
+  const auto backend = makeBackend("emulated", {Precision::F32, 0, 0});
+  for (const int64_t layer : {0, 2}) {
+    const AttentionInputs inputs = captured({3, 6, 8}, layer);
+    const auto onCpu = runOnCpu(inputs, ticks), onDevice = runOnDevice(inputs, *backend);
+    for (const PartitionKind kind : kKinds) {
+      const BlockPlan plan = planBlocks(inputs.grid, choosePartition(inputs.grid, kind));
+      for (const SelectionRule& rule : {headGlobal(0.25f), SelectionRule{SelectionMode::TopK, SelectionScope::QueryHead, 0, 2, Semantics::Exact}}) {
+        AttentionProbe cpu, device;
+        onCpu->run({.plan = &plan, .rule = rule, .probe = &cpu});
+        const auto result = onDevice->run({.plan = &plan, .rule = rule, .probe = &device});
+        EXPECT_EQ(cpu.gate, device.gate);
+        EXPECT_EQ(cpu.selection, device.selection) << partitionName(kind) << ", layer " << layer;
+        EXPECT_LT(result.statistics.density, 1);
+        EXPECT_LT(worstDifference(onCpu->output(), onDevice->output()), 2e-5);
+      }
+    }
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace vmoba
