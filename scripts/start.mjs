@@ -2,8 +2,9 @@
  * Opens the studio: as a desktop app where Electron's binary is present, otherwise served to the browser.
  *   npm start
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { electronBinary } from './lib/electron-binary.mjs';
 import { ensureNodeModules } from './lib/node-modules.mjs';
 import { main, projectNode, root, run } from './lib/run.mjs';
 
@@ -23,13 +24,3 @@ await main(() => {
   console.log('The same studio opens in the browser instead.\n');
   return run(projectNode(), ['scripts/vmoba-studio.mjs', 'serve', '--open', ...process.argv.slice(2)]);
 });
-
-/** Looked for, never downloaded: asking Electron's package itself would start a download. */
-function electronBinary() {
-  const folder = process.env.ELECTRON_OVERRIDE_DIST_PATH ?? join(root, 'node_modules', 'electron', 'dist');
-  const nameFile = join(root, 'node_modules', 'electron', 'path.txt');
-  const usual =
-    { darwin: 'Electron.app/Contents/MacOS/Electron', win32: 'electron.exe' }[process.platform] ?? 'electron';
-  const path = join(folder, existsSync(nameFile) ? readFileSync(nameFile, 'utf8').trim() : usual);
-  return existsSync(path) ? path : null;
-}

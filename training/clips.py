@@ -5,7 +5,7 @@ straight edges in steps of one pixel. All lengths scale with the shorter side, s
 """
 import numpy as np
 
-from world import COLOURS, GROUNDS, SIZES, Scene, Thing, draw_scene
+from world import COLOURS, GROUNDS, MOTIONS, SIZES, Scene, Thing, draw_scene
 
 PERIOD = 11.0     # frames of one bounce
 TURN = 18.0       # frames of one round of the circle
@@ -142,8 +142,13 @@ def draw(rng, scene: Scene, width: int, height: int, frames: int):
     return np.clip(clip + 0.5, 0, 255).astype(np.uint8)
 
 
-def make(seed: int, index: int, width: int = 64, height: int = 64, frames: int = 17, things: int = 1, held: bool | None = False):
+def scene(seed: int, index: int, things: int = 1, held: bool | None = False, motions=MOTIONS) -> Scene:
+    """What clip `index` of stream `seed` shows, without drawing it."""
+    return draw_scene(np.random.default_rng((seed, index)), things, held, motions)
+
+
+def make(seed: int, index: int, width: int = 64, height: int = 64, frames: int = 17, things: int = 1, held: bool | None = False, motions=MOTIONS):
     """Clip `index` of stream `seed`: (scene, uint8 [frames, height, width, 3])."""
     rng = np.random.default_rng((seed, index))
-    scene = draw_scene(rng, things, held)
-    return scene, draw(rng, scene, width, height, frames)
+    shown = draw_scene(rng, things, held, motions)
+    return shown, draw(rng, shown, width, height, frames)

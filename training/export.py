@@ -19,6 +19,7 @@ import clips  # noqa: E402
 import weights  # noqa: E402
 import world  # noqa: E402
 from latents import Encoder  # noqa: E402
+from train_dit import Nano, Tokenizer  # noqa: E402
 from train_vae import to_video  # noqa: E402
 
 
@@ -37,9 +38,12 @@ def preview_factors(encoder, count=48):
     return solution[:-1].tolist(), solution[-1].tolist()
 
 
-def prepare(out, folder, config):
+def prepare(out, folder, config, untrained=False):
     vae_state = torch.load(os.path.join(folder, "vae.pt"), map_location="cpu")
     dit_state = torch.load(os.path.join(folder, "dit", "checkpoint.pt"), map_location="cpu")
+    if untrained:
+        tokenizer = Tokenizer(os.path.join(folder, "spiece.model"), config["dit"]["model"]["text_len"])
+        dit_state = {**dit_state, "average": Nano(config["dit"], tokenizer.size, config["vae"]["latent"]).state_dict()}
     encoder = Encoder(vae_state, config["vae"], "cpu")
     half = lambda tensors: {name: t.to(torch.float16) for name, t in tensors.items()}
     part = lambda prefix: half({n[len(prefix):]: t for n, t in dit_state["average"].items() if n.startswith(prefix)})
@@ -92,11 +96,12 @@ def main():
     parser.add_argument("--tier", default="cpu")
     parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"))
     parser.add_argument("--out", default=os.path.join(HERE, "..", "resources", "models", "nano"))
+    parser.add_argument("--untrained", action="store_true", help="the transformer as it was before training, to measure what chance gives")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with open(os.path.join(HERE, "config.json")) as file:
         config = {**json.load(file)[options.tier], "tier": options.tier}
-    card = describe(options.out, *prepare(options.out, options.folder, config), config)
+    card = describe(options.out, *prepare(options.out, options.folder, config, options.untrained), config)
     print(json.dumps(card["content"], indent=2))
 
 

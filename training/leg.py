@@ -9,7 +9,11 @@ import torch
 
 class Leg:
     """One leg of training under `folder/name`. The learning rate follows the share of `minutes` spent, over all resumptions, so that a
-    leg ends on time on a busy machine; the log (one JSON line per report) and the checkpoint are all that it leaves."""
+    leg ends on time on a busy machine; the log (one JSON line per report) and the checkpoint are all that it leaves.
+
+    With a `deadline` (seconds since the epoch) it ends then instead: what is spent and what is left make up the whole."""
+
+    deadline = None
 
     def __init__(self, folder, name, minutes):
         self.folder, self.name, self.seconds = os.path.join(folder, name), name, 60 * minutes
@@ -43,7 +47,8 @@ class Leg:
 
     @property
     def progress(self):
-        return min(1.0, self.spent / self.seconds)
+        whole = self.seconds if Leg.deadline is None else self.spent + max(0.0, Leg.deadline - time.time())
+        return min(1.0, self.spent / max(whole, 1e-9))
 
     def rate(self, peak, warm=100, floor=0.02, flat=0.0):
         """Linear warm-up, `flat` share at the peak, then a cosine down to floor * peak."""

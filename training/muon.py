@@ -15,6 +15,12 @@ def orthogonalise(g, steps=5):
     return (x.t() if g.shape[0] > g.shape[1] else x).to(g.dtype)
 
 
+def rows(p):
+    """[rows, everything else] in the order of memory: which one does not matter to an orthogonalisation, and a view costs nothing."""
+    axes = sorted(range(1, p.dim()), key=lambda axis: -p.stride(axis))
+    return p.permute(0, *axes).flatten(1)
+
+
 class Muon(torch.optim.Optimizer):
     """Parameters of two or more axes; trailing axes are flattened. An update has a root mean square of 0.2 * lr, as AdamW's has."""
 
@@ -29,9 +35,9 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
+                update = rows(p.grad.lerp(buffer, group["momentum"]))
                 scale = 0.2 * max(update.shape) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(orthogonalise(update).view(p.shape), alpha=-group["lr"] * scale)
+                rows(p).mul_(1 - group["lr"] * group["weight_decay"]).add_(orthogonalise(update), alpha=-group["lr"] * scale)
 
 
 def optimisers(module, hidden, muon_decay=0.01, adam_decay=0.0, betas=(0.9, 0.98)):
@@ -42,7 +48,8 @@ def optimisers(module, hidden, muon_decay=0.01, adam_decay=0.0, betas=(0.9, 0.98
     return [Muon(matrices, 1e-3, weight_decay=muon_decay), torch.optim.AdamW(rest, 1e-3, betas=betas, weight_decay=adam_decay)]
 
 
-def set_rate(optimisers, rate):
+def set_rate(optimisers, rate, hidden=1.0):
+    """`hidden`: how much faster than the rest Muon's matrices go."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * hidden if isinstance(optimiser, Muon) else rate

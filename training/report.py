@@ -90,11 +90,12 @@ motion 80, shape 75 %.
 {table(measured)}
 
 VAE reconstruction on 64 unseen clips: {mean:.1f} dB PSNR on average, {least:.1f} dB at worst (aim: 30 dB). {loss_text}"""
+    follows = ", ".join(f"{what} in {100 * measured['trained'][what]['share']:.0f} %" for what in ("colour", "motion", "shape")) + " of unseen prompts"
     model_card = f"""# Nano
 
 A small text-to-video model in Wan's file layouts: a diffusion transformer trained with VMoBA attention from the first step, a video VAE, a umT5
-encoder and a SentencePiece tokenizer. It draws one coloured thing that moves; colours follow the prompt, motions often, shapes hardly yet, at {limits['minSide']}–{limits['maxTrainedSide']} pixels a side and
-{limits['minFrames']}–{limits['maxTrainedFrames']} frames. Made by `training/`, on drawn clips only ({training['steps']} steps, {training['minutes']} minutes on a CPU core).
+encoder and a SentencePiece tokenizer. It draws one coloured thing that moves (two with less certainty), at {limits['minSide']}–{limits['maxTrainedSide']} pixels a side and
+{limits['minFrames']}–{limits['maxTrainedFrames']} frames. What the prompt says is right for {follows}. Made by `training/`, on drawn clips only ({training['steps']} steps, {training['minutes']} minutes on a CPU core).
 Licence: GPL-3.0-or-later.
 
 ## What it knows
@@ -115,14 +116,18 @@ What the model is and knows: [its card](../resources/models/nano/README.md). How
 
 ```sh
 python3 training/make_tokenizer.py build/nano-training/spiece.model
-python3 training/train.py --leg vae && python3 training/train.py --leg dit && python3 training/train.py --leg decoder
-python3 training/export.py
+python3 training/train.py --leg vae && python3 training/train.py --leg clips && python3 training/train.py --leg latents && python3 training/train.py --leg dit
+python3 training/sample.py --out sheet.png       # what the transformer draws so far; may run beside it
+python3 training/export.py && python3 training/reference.py
 python3 training/adherence.py measure            # 220 captions fixed in training/adherence_prompts.jsonl, through the native engine
 python3 training/report.py                       # this page
 ```
 
-Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device` chooses a GPU. Only the CPU tier is configured so far: the larger one is missing, and no GPU has run this.
-The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`).
+Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device` chooses a GPU, `--tier gpu` the larger tier (up to 128×128×33, meant for
+20 minutes on one large GPU): it is written, and no GPU has run it. `--leg latents` and `--leg dit` may run side by side. On a CPU with AVX512-BF16, `fused.cpp` and
+`fused_dit.cpp` (compiled on first use) make a step about four times as fast; without them the same code runs in plain PyTorch. `--leg decoder` goes on with the
+VAE's decoder alone.
+The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`), the fused kernels equal PyTorch (`python3 training/tests/test_fused.py`).
 
 {quality}
 {classes(measured['trained'])}
@@ -134,4 +139,5 @@ The PyTorch models equal the reference fixtures (`python3 training/tests/test_mo
             file.write(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import torch
 import clips
 import muon
 from leg import Average, Leg
-from train_vae import crop, evaluate, pool, to_video
+from train_vae import evaluate, pool, to_video
 from vae import Vae
 
 
@@ -39,12 +39,11 @@ def main(config, folder, minutes, device):
 
     total = 0.0
     while leg.progress < 1:
-        video = to_video(np.stack([crop(data, rng, vae["crop"], vae["crop_frames"]) for _ in range(config["batch"])]), device)
+        video = to_video(data[np.sort(rng.integers(len(data), size=config["batch"]))], device)
         with torch.no_grad():
-            mean, log_variance = model.moments(video)
-            z = mean + torch.randn_like(mean) * (0.5 * log_variance.clamp(-12, 6)).exp()
-        difference = model.decode(z) - video
-        loss = difference.abs().mean() + 2 * difference.square().mean()
+            z = model.moments(video.bfloat16())[0]
+        difference = model.decode(z).float() - video
+        loss = 0.5 * difference.abs().mean() + 4 * difference.square().mean()
         muon.set_rate(optimisers, leg.rate(config["rate"], warm=30))
         half.zero_grad(set_to_none=True)
         loss.backward()
@@ -55,7 +54,7 @@ def main(config, folder, minutes, device):
         leg.tick()
         total += float(difference.detach().square().mean())
         if leg.step % 50 == 0:
-            leg.log(crop_psnr=float(10 * np.log10(4 / (total / 50))), rate=leg.rate(config["rate"]))
+            leg.log(psnr=float(10 * np.log10(4 / (total / 50))), rate=leg.rate(config["rate"]))
             total = 0.0
         if leg.step % 300 == 0:
             keep()

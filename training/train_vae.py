@@ -24,7 +24,7 @@ def pool(folder, count, width=64, height=64, frames=17, seed=11):
 
 def to_video(batch, device="cpu"):
     """uint8 [B, T, H, W, 3] -> f32 [B, 3, T, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return torch.from_numpy(np.array(batch)).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def crop(data, rng, side, frames):
@@ -48,8 +48,8 @@ def psnr(a, b):
 
 @torch.no_grad()
 def evaluate(model, videos):
-    mean, _ = model.moments(videos)
-    return psnr(model.decode(mean), videos), float(mean.std())
+    mean, _ = model.moments(videos.bfloat16())
+    return psnr(model.decode(mean).float(), videos), float(mean.float().std())
 
 
 def main(config, folder, minutes, device):
@@ -73,12 +73,12 @@ def main(config, folder, minutes, device):
         whole = leg.progress > config["whole_from"]
         batch = data[np.sort(rng.integers(len(data), size=config["whole_batch"]))] if whole else np.stack([crop(data, rng, config["crop"], config["crop_frames"]) for _ in range(config["batch"])])
         video = to_video(batch, device)
-        mean, log_variance = model.moments(video)
+        mean, log_variance = (m.float() for m in model.moments(video.bfloat16()))
         log_variance = log_variance.clamp(-12, 6)
         z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        difference = model.decode(z) - video
+        difference = model.decode(z.bfloat16()).float() - video
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        loss = difference.abs().mean() + 2 * difference.square().mean() + config["kl"] * kl
+        loss = 0.5 * difference.abs().mean() + 4 * difference.square().mean() + config["kl"] * kl
         muon.set_rate(optimisers, leg.rate(config["rate"], warm=30))
         model.zero_grad(set_to_none=True)
         loss.backward()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fused import norm_silu_stack, stack
+
 TEMPORAL = (False, True, True)  # which of the encoder's three downsamplers also halve time
 
 
@@ -22,22 +24,31 @@ class Frames:
 
 
 class CausalConv(nn.Module):
-    """3x3x3 (or 3x1x1) convolution that sees two frames back and none ahead; zeros stand before the clip."""
+    """3x3x3 (or 3x1x1) convolution that sees two frames back and none ahead; zeros stand before the clip. The weight lies in memory as
+    [out, h, w, t, in], so that stacking (t, in) into one channel axis is a view."""
 
     def __init__(self, inputs, outputs, side=3):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, side, side))
+        self.weight = nn.Parameter(torch.empty(outputs, side, side, 3, inputs).permute(0, 4, 3, 1, 2))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.normal_(self.weight, std=(2 / (inputs * 3 * side * side)) ** 0.5 * 0.8)
         self.side = side
 
-    def forward(self, x, clips):
-        n = x.shape[0]
-        padded = torch.cat([x.new_zeros(2 * clips, *x.shape[1:]), x])
-        stacked = torch.cat([padded[:n], padded[clips:clips + n], x], 1)
+    def stacked(self, x):
+        """The convolution of frames already stacked with the two before them."""
         outputs, inputs = self.weight.shape[:2]
-        flat = self.weight.permute(0, 2, 1, 3, 4).reshape(outputs, 3 * inputs, self.side, self.side)
-        return F.conv2d(stacked, flat.contiguous(memory_format=torch.channels_last), self.bias, padding=self.side // 2)
+        flat = self.weight.to(x.dtype).permute(0, 2, 1, 3, 4).reshape(outputs, 3 * inputs, self.side, self.side)
+        return F.conv2d(x, flat, self.bias.to(x.dtype), padding=self.side // 2)
+
+    def forward(self, x, clips):
+        return self.stacked(stack(x, clips))
+
+
+class Conv(nn.Conv2d):
+    """2-D convolution in its input's type."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, self.padding)
 
 
 class PointConv(nn.Module):
@@ -50,7 +61,7 @@ class PointConv(nn.Module):
         nn.init.normal_(self.weight, std=inputs ** -0.5)
 
     def forward(self, x):
-        return F.conv2d(x, self.weight[..., 0], self.bias)
+        return F.conv2d(x, self.weight[..., 0].to(x.dtype), self.bias.to(x.dtype))
 
 
 class ChannelNorm(nn.Module):
@@ -76,7 +87,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, frames):
         r, x, clips = self.residual, frames.x, frames.clips
-        y = r["6"](F.silu(r["3"](r["2"](F.silu(r["0"](x)), clips))), clips)
+        y = r["6"].stacked(norm_silu_stack(r["2"].stacked(norm_silu_stack(x, r["0"].gamma, clips)), r["3"].gamma, clips))
         return frames.with_x(y + (self.shortcut(x) if hasattr(self, "shortcut") else x))
 
 
@@ -86,8 +97,8 @@ class FrameAttention(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.norm = ChannelNorm(width, 2)
-        self.to_qkv = nn.Conv2d(width, 3 * width, 1)
-        self.proj = nn.Conv2d(width, width, 1)
+        self.to_qkv = Conv(width, 3 * width, 1)
+        self.proj = Conv(width, width, 1)
         with torch.no_grad():
             self.proj.weight.mul_(0.3)
 
@@ -102,7 +113,7 @@ class FrameAttention(nn.Module):
 class Downsampler(nn.Module):
     def __init__(self, width, temporal):
         super().__init__()
-        self.resample = nn.ModuleDict({"1": nn.Conv2d(width, width, 3, 2)})
+        self.resample = nn.ModuleDict({"1": Conv(width, width, 3, 2)})
         if temporal:
             self.time_conv = CausalConv(width, width, 1)
 
@@ -112,16 +123,14 @@ class Downsampler(nn.Module):
             n, conv = x.shape[0], self.time_conv
             if n > clips:
                 t = x.unflatten(0, (n // clips, clips))
-                stacked = torch.cat([t[0:-2:2].flatten(0, 1), t[1:-1:2].flatten(0, 1), t[2::2].flatten(0, 1)], 1)
-                flat = conv.weight[..., 0].permute(0, 2, 1, 3).reshape(conv.weight.shape[0], -1, 1, 1)
-                x = torch.cat([x[:clips], F.conv2d(stacked, flat, conv.bias)])
+                x = torch.cat([x[:clips], conv.stacked(torch.cat([t[0:-2:2].flatten(0, 1), t[1:-1:2].flatten(0, 1), t[2::2].flatten(0, 1)], 1))])
         return frames.with_x(x)
 
 
 class Upsampler(nn.Module):
     def __init__(self, width, temporal):
         super().__init__()
-        self.resample = nn.ModuleDict({"1": nn.Conv2d(width, width // 2, 3, padding=1)})
+        self.resample = nn.ModuleDict({"1": Conv(width, width // 2, 3, padding=1)})
         if temporal:
             self.time_conv = CausalConv(width, 2 * width, 1)
 
@@ -161,7 +170,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames):
         frames = self.middle(self.downsamples(frames.with_x(self.conv1(frames.x, frames.clips))))
-        return frames.with_x(self.head["2"](F.silu(self.head["0"](frames.x)), frames.clips))
+        return frames.with_x(self.head["2"].stacked(norm_silu_stack(frames.x, self.head["0"].gamma, frames.clips)))
 
 
 class Decoder(nn.Module):
@@ -183,7 +192,7 @@ class Decoder(nn.Module):
 
     def forward(self, frames):
         frames = self.upsamples(self.middle(frames.with_x(self.conv1(frames.x, frames.clips))))
-        return frames.with_x(self.head["2"](F.silu(self.head["0"](frames.x)), frames.clips))
+        return frames.with_x(self.head["2"].stacked(norm_silu_stack(frames.x, self.head["0"].gamma, frames.clips)))
 
 
 class Vae(nn.Module):
@@ -242,7 +251,7 @@ class Vae(nn.Module):
         return x.unflatten(0, (x.shape[0] // clips, clips)).permute(1, 2, 0, 3, 4)
 
     def moments(self, video):
-        """[B, 3, 1+4k, H, W] in [-1, 1] -> mean and log variance, each [B, latent, 1+k, H/8, W/8], not normalised."""
+        """[B, 3, 1+4k, H, W] in [-1, 1], f32 or bf16 -> mean and log variance, each [B, latent, 1+k, H/8, W/8], not normalised."""
         frames = self.encoder(self._frames(video))
         return self._clips(self.conv1(frames.x), frames.clips).chunk(2, 1)
 

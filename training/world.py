@@ -54,12 +54,12 @@ def draw_thing(rng, held: bool | None = False, motions=MOTIONS) -> Thing:
     return Thing(colour, shape, str(rng.choice(list(SIZES))), motion, heading)
 
 
-def draw_scene(rng, things: int = 1, held: bool | None = False) -> Scene:
+def draw_scene(rng, things: int = 1, held: bool | None = False, motions=MOTIONS) -> Scene:
     if things == 1:
-        drawn = (draw_thing(rng, held),)
+        drawn = (draw_thing(rng, held, motions),)
     else:
         while True:
-            drawn = tuple(draw_thing(rng, held) for _ in range(things))
+            drawn = tuple(draw_thing(rng, held, motions) for _ in range(things))
             if len({t.colour for t in drawn}) == things:
                 break
     background = str(rng.choice(BACKGROUNDS))

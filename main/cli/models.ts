@@ -1,6 +1,8 @@
 /** `vmoba-studio models`: what can render, and getting more. */
-import { resolve } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { z } from 'zod';
 import { fromErrorShape, StudioError } from '../../contract/errors.ts';
 import type { Download, Model } from '../../contract/models.ts';
 import { asking, contractCommand, type ContractFlags, printResult } from './contractCommand.ts';
@@ -24,6 +26,20 @@ export function modelsCommand(): Command {
       });
     }),
   );
+
+  add('show', 'What a model was made for and what it knows')
+    .argument('<id>')
+    .action(
+      asking(async ({ client }, { json }, id: string) => {
+        const { items } = await client.call('models.list', {});
+        const model = items.find((item) => item.id === id);
+        if (!model) throw new StudioError('not-found', `There is no model ${id}; vmoba-studio models list shows them.`);
+        const knows = await worldOf(model.folder);
+        printResult({ ...model, knows }, json, () => {
+          for (const line of table(description(model, knows))) console.log(line);
+        });
+      }),
+    );
 
   add('catalogue', 'Models that can be downloaded and run').action(
     asking(async ({ client }, { json }) => {
@@ -91,6 +107,35 @@ export function modelsCommand(): Command {
       }),
     );
   return models;
+}
+
+/** The words a model was trained on, by kind, where its folder lies here and its model.json says so; else nothing. */
+async function worldOf(folder: string): Promise<Record<string, string[]>> {
+  const text = await readFile(join(folder, 'model.json'), 'utf8').catch(() => '{}');
+  return z.object({ knows: z.record(z.string(), z.array(z.string())).default({}) }).parse(JSON.parse(text)).knows;
+}
+
+function description({ name, licence, bytes, folder, limits, defaults }: Model, knows: Record<string, string[]>) {
+  const { minSide, maxTrainedSide, minFrames, maxTrainedFrames, sideMultiple } = limits;
+  const range = (from = 1, to?: number) => (to === undefined ? `${from} and more` : `${from} to ${to}`);
+  return [
+    ['name', name],
+    ['licence', licence ?? 'not known'],
+    ['files', `${formatBytes(bytes)} in ${folder}`],
+    ['sides', `${range(minSide ?? sideMultiple, maxTrainedSide)} pixels, in steps of ${sideMultiple}`],
+    ['frames', `${range(minFrames, maxTrainedFrames)}, 4k+1`],
+    [
+      'best with',
+      Object.entries(defaults)
+        .map(([key, value]) => `${key} ${value === '' ? '(none)' : value}`)
+        .join(', '),
+    ],
+    ...Object.entries(knows).map(([kind, words]) => [
+      kind.replace(/[A-Z]/gu, (c) => ` ${c.toLowerCase()}`),
+      words.join(', '),
+    ]),
+    ...(Object.keys(knows).length > 0 ? [['other words', 'still render, as something of this world']] : []),
+  ];
 }
 
 function row({ id, name, origin, state, reason, bytes, folder }: Model): string[] {

@@ -24,7 +24,7 @@ export function openWindow({ preload, icon, stateFile, development }: WindowOpti
     show: false,
     title: 'VMoBA Studio',
     icon,
-    backgroundColor: '#101318',
+    backgroundColor: '#131312',
     webPreferences: {
       preload,
       sandbox: true,

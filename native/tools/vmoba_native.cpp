@@ -86,6 +86,7 @@ int verify(const Arguments& arguments) {
 
 int run(const Arguments& arguments) {
   const std::string command = arguments.positional.empty() ? "" : arguments.positional[0];
+  if (command == "help" || arguments.options.contains("help")) return std::fputs(kUsage, stdout), 0;
   const auto target = [&]() -> const std::string& {
     if (arguments.positional.size() < 2) throw vmoba::Error(vmoba::ErrorCode::BadRequest, command + " needs an argument");
     return arguments.positional[1];
@@ -97,8 +98,8 @@ int run(const Arguments& arguments) {
   if (command == "bench" && target() == "attention") return std::printf("%s\n", vmoba::benchAttention(asJson(arguments.options), progress).dump().c_str()), 0;
   if (command == "bench" && target() == "model") return std::printf("%s\n", vmoba::benchModel(asJson(arguments.options), progress).dump().c_str()), 0;
   if (command == "random-model") return vmoba::writeRandomModel(target(), asJson(arguments.options)), 0;
-  std::fputs(kUsage, command.empty() ? stderr : stdout);
-  return command == "help" || arguments.options.contains("help") ? 0 : 2;
+  std::fputs(kUsage, stderr);
+  return 2;
 }
 
 }  // namespace

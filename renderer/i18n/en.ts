@@ -73,6 +73,10 @@ export const english = {
     restoredOtherModel: (name: string) =>
       `Settings restored; the model ${name} is not installed, so the current one stays.`,
     notices: 'What start-up found',
+    noticesShort: (notices: number) => plural(notices, 'notice'),
+    announceProgress: (prompt: string, percents: number) => `Rendering ${prompt}: ${percents} %`,
+    announceEnd: (prompt: string, state: string) => `${prompt}: ${state}`,
+    labLater: 'The Lab will weigh quality against speed. It comes later.',
   },
 
   actions: {
@@ -258,6 +262,7 @@ export const english = {
       cancelled: 'Cancelled',
     },
     pause: 'Pause',
+    pausing: 'Pauses after this step',
     resume: 'Resume',
     cancel: 'Cancel',
     play: 'Play the take',
@@ -306,10 +311,11 @@ export const english = {
     blockMap: 'Selected blocks',
     blockMapLabel: (size: number, layer: number, step: number) =>
       `How often each of ${size} blocks of queries selects each block of keys, layer ${layer}, step ${step}.`,
-    blockMapNone: 'Maps come with the next step of the chosen layer.',
+    blockMapNone:
+      'No maps were kept for this cell. While a render runs, its next step brings those of the layer you choose.',
     blockMapDense: 'This layer runs dense: all blocks are selected.',
     blockMapRow: (query: number, key: number, share: string) => `block ${query} → ${key}: ${share}`,
-    overlayNone: 'No attention map for this step yet: it comes with the next one.',
+    overlayNone: 'No attention map was kept for this step. While a render runs, the next one brings it.',
     queryAxis: 'queries',
     keyAxis: 'keys',
     frame: (frame: number, frames: number) => `Frame ${frame} of ${frames}`,
@@ -326,7 +332,6 @@ export const english = {
     emptyResume: 'Resume the queue',
     emptyPaused: 'The queue is paused; a render waits.',
     progressLabel: 'Progress of the render',
-    announce: (step: number, steps: number, left: string) => `Step ${step} of ${steps}${left ? `, ${left} left` : ''}`,
     table: 'As a table',
     compareDense: 'Render the dense reference',
     compareDenseHelp: 'The same settings and seed with full attention, to compare with.',
@@ -519,10 +524,13 @@ export const english = {
       download: 'Downloaded',
     },
     state: { ok: 'Ready', missing: 'Files missing', changed: 'Files changed' },
+    attention: 'Attention',
+    originLabel: 'Origin',
     trained: 'Trained with VMoBA',
     ordinary: 'Ordinary checkpoint',
     random: 'Random weights',
     licence: 'Licence',
+    licenceUnknown: 'not stated',
     download: (bytes: string) => `Download ${bytes}`,
     downloadTitle: (name: string) => `Download ${name}?`,
     downloadHelp: (bytes: string, licence: string) =>

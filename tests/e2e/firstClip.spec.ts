@@ -34,6 +34,7 @@ test('from the first start to two takes compared, and all of it still there afte
     await expect(app.getByLabel(/Preview after step|a red ball/).first()).toBeVisible();
     await expect(app.getByRole('region', { name: 'Why dense' }).getByText('Steps 1–3')).toBeVisible();
     await expect(app.getByRole('button', { name: 'Play the take' })).toBeVisible({ timeout: 60_000 });
+    await expect(app.getByTestId('announced')).toHaveText(`${prompt}: Done`);
   });
 
   await test.step('a word of the prompt shows where the picture uses it', async () => {

@@ -31,7 +31,10 @@ export async function startServe(
 }
 
 /** Connects as a program does. */
-export async function connectTo({ origin, token }: Served): Promise<StudioClient & AsyncDisposable> {
+export async function connectTo({
+  origin,
+  token,
+}: Pick<Served, 'origin' | 'token'>): Promise<StudioClient & AsyncDisposable> {
   const socket = await openSocket(origin, { authorization: `Bearer ${token}` });
   const client = new StudioClient({ send: (message) => socket.send(message), close: () => socket.close() });
   socket.on('message', (data: Buffer) => client.receive(data));
