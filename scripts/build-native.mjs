@@ -1,6 +1,7 @@
 /**
  * Configures and builds the C++ engine, its tools and the Node addon into build/release.
- *   npm run build:native [-- --tests | --sanitize] [--cuda] [--target NAME]
+ *   npm run build:native [-- --tests | --sanitize [--emulation]] [--cuda] [--target NAME]
+ * The sanitized build leaves the emulated CUDA kernels out unless asked: they double its time.
  * The CUDA backend is compiled where a GPU's driver and nvcc are found, and with --cuda.
  */
 import { availableParallelism, totalmem } from 'node:os';
@@ -16,6 +17,7 @@ const { values } = parseArgs({
   options: {
     tests: { type: 'boolean' },
     sanitize: { type: 'boolean' },
+    emulation: { type: 'boolean' },
     cuda: { type: 'boolean' },
     target: { type: 'string', multiple: true },
   },
@@ -27,6 +29,7 @@ await main(() => {
     ? [
         '-DVMOBA_ROOMS=kernels;native/weights;native/backends;native/engine;native/tools',
         '-DVMOBA_SANITIZE=ON',
+        `-DVMOBA_EMULATION=${values.emulation ? 'ON' : 'OFF'}`,
         '-DVMOBA_TESTS=ON',
         '-DVMOBA_ADDON=OFF',
         '-DCMAKE_BUILD_TYPE=None',
