@@ -127,7 +127,8 @@ describe.skipIf(!mounted)('a full disk', () => {
     makeRoom();
     expect(await hashOf(id)).toBe(expected);
     expect(await opened.client.call('renders.get', { id })).toMatchObject({ engineCrashes: 0, error: null });
-    expect(existsSync(join(folder, 'work', id))).toBe(false);
+    // The work goes after the take is recorded.
+    expect(await until(() => !existsSync(join(folder, 'work', id)), 10_000)).toBe(true);
     expect(readdirSync(join(folder, 'takes')).filter((file) => file.endsWith('.part'))).toEqual([]);
   });
 
