@@ -5,7 +5,7 @@ test('five renders are reordered and paused; the engine is killed under one, and
   studio,
 }) => {
   const prompts = ['one red ball', 'two red balls', 'three red balls', 'four red balls', 'five red balls'];
-  const settings = await studio.settings({ steps: 12 });
+  const settings = await studio.settings({ steps: 100 });
   await studio.with(async (client) => {
     await client.call('queue.pause');
     for (const prompt of prompts) await client.call('renders.create', { settings: { ...settings, prompt } });
@@ -52,7 +52,7 @@ test('five renders are reordered and paused; the engine is killed under one, and
   });
 
   await test.step('kill the engine in the middle of a render', async () => {
-    await expect(app.getByText(/Step [3-9] of 12/)).toBeVisible();
+    await expect(app.getByText(/Step \d\d of 100/)).toBeVisible();
     // One process renders, another may answer questions about plans: both go.
     const pids = studio.enginePids();
     expect(pids).not.toEqual([]);
