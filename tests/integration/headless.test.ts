@@ -277,9 +277,13 @@ describe('sockets that do not speak the contract', () => {
       header('{"message":{"a":null},"attachments":[{"path":["a"],"bytes":9e15}]}'),
       1008,
     ],
-    ['more than a message may hold', Buffer.alloc(largestClientMessageBytes + 1), 1009],
   ])('%s ends the connection', async (_, data, code) => {
     expect(await closedAfter(data)).toBe(code);
+  });
+
+  test('more than a message may hold ends the connection', async () => {
+    // 1006: cut off with bytes still under way, the sender may never read the 1009 that was sent.
+    expect([1009, 1006]).toContain(await closedAfter(Buffer.alloc(largestClientMessageBytes + 1)));
   });
 
   test('frames that are no WebSocket frames end it too', async () => {
