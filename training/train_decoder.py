@@ -27,7 +27,7 @@ def main(config, folder, minutes, device):
         for optimiser, saved in zip(optimisers, state["optimisers"]):
             optimiser.load_state_dict(saved)
     rng = np.random.default_rng((6, leg.step))
-    data = pool(folder, vae["clips"])
+    data = pool(folder, config["clips"])
     unseen = to_video(np.stack([clips.make(99, i, held=None)[1] for i in range(8)]), device)
 
     def keep():
@@ -43,7 +43,8 @@ def main(config, folder, minutes, device):
         with torch.no_grad():
             z = model.moments(video.bfloat16())[0]
         difference = model.decode(z).float() - video
-        loss = 0.5 * difference.abs().mean() + 4 * difference.square().mean()
+        error = difference.square().flatten(1).mean(1)
+        loss = 0.5 * difference.abs().mean() + 4 * error.mean() + config["decibels"] * error.log().mean()
         muon.set_rate(optimisers, leg.rate(config["rate"], warm=30))
         half.zero_grad(set_to_none=True)
         loss.backward()
@@ -52,9 +53,9 @@ def main(config, folder, minutes, device):
             optimiser.step()
         average.update(half)
         leg.tick()
-        total += float(difference.detach().square().mean())
+        total += float((10 * torch.log10(4 / error.detach())).mean())
         if leg.step % 50 == 0:
-            leg.log(psnr=float(10 * np.log10(4 / (total / 50))), rate=leg.rate(config["rate"]))
+            leg.log(psnr=total / 50, rate=leg.rate(config["rate"]))
             total = 0.0
         if leg.step % 300 == 0:
             keep()

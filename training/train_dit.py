@@ -96,7 +96,7 @@ def main(config, folder, minutes, device):
     state = leg.resume(device)
     if state:
         model.load_state_dict(state["model"])
-        for optimiser, saved in zip(optimisers, state["optimisers"]):
+        for optimiser, saved in zip(optimisers, state.get("optimisers", ())):
             optimiser.load_state_dict(saved)
         average.values, average.count = state["average"], state["count"]
     rng = np.random.default_rng((17, leg.step))
