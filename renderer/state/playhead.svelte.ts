@@ -28,9 +28,10 @@ export function createPlayhead({ frames, fps, playing: begins }: PlayheadOptions
       return playing;
     },
     seek(to: number) {
-      playing = false;
       frame = Math.max(0, Math.min(frames - 1, Math.round(to)));
-      show(frame);
+      // Clips that run are first stopped, by `drive`.
+      if (playing) playing = false;
+      else show(frame);
     },
     step(by: number) {
       playhead.seek((frame + by + frames) % frames);
