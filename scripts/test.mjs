@@ -133,7 +133,6 @@ const stages = [
   },
   {
     name: 'e2e',
-    onRequest: true, // not yet stable enough to decide over a change: npm test -- e2e
     needs: 'build-app',
     when: () => exists('playwright.config.ts'),
     command: [bin('playwright'), ['test', '--reporter=list,json']],
@@ -180,7 +179,7 @@ await main(async () => {
 
 /** The named stages with what they need; all of them when none is named. */
 function selected(named) {
-  if (named.length === 0) return stages.filter((stage) => !stage.onRequest && (stage.when?.() ?? true));
+  if (named.length === 0) return stages.filter((stage) => stage.when?.() ?? true);
   const wanted = new Set(named);
   for (const stage of stages) if (wanted.has(stage.name) && stage.needs) wanted.add(stage.needs);
   return stages.filter((stage) => wanted.has(stage.name));
