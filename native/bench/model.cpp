@@ -7,6 +7,7 @@
 
 #include "native/backends/backend.h"
 #include "native/base/error.h"
+#include "native/bench/attention_rivals.h"
 #include "native/bench/bench_options.h"
 #include "native/engine/dit.h"
 #include "native/engine/noise.h"
@@ -123,6 +124,10 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
   result.set("tokens", grid.tokens()).set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("layers", config.layers).set("dim", config.dim);
   result.set("heads", config.heads).set("precision", precision == Precision::BF16 ? "bf16" : "f32").set("device", backend->name());
   result.set("instructionSet", backend->instructionSet()).set("threads", backend->threads()).set("weightBytes", dit.residentBytes()).set("repeats", repeats);
+  // What the library makes of a bare product in the same run; after the rows, whose peak memory it would raise.
+  if (wanted.device == "cpu") result.set("libraryGflops", 1e-9 * libraryMatrixRate(precision == Precision::BF16 ? DType::BF16 : DType::F32, grid.tokens(), [] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  }));
   return result.set("rows", rows);
 }
 
