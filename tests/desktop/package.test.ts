@@ -57,7 +57,8 @@ test('what native code opens by path lies beside the archive: engine, kernels, N
   const kernels = existsSync(join(built, 'backends'))
     ? readdirSync(join(built, 'backends')).filter((name) => name.includes('vmoba_cuda.'))
     : [];
-  expect(readdirSync(join(resources, 'native')).sort()).toEqual([...kernels, 'vmoba.node'].sort());
+  const native = readdirSync(join(resources, 'native')).filter((name) => !/^lib\w+\.so\.\d+$/.test(name));
+  expect(native.sort()).toEqual([...kernels, 'vmoba.node'].sort());
   expect(readFileSync(join(resources, 'native/vmoba.node')).equals(readFileSync(join(built, 'addon/vmoba.node')))).toBe(
     true,
   );
@@ -66,6 +67,16 @@ test('what native code opens by path lies beside the archive: engine, kernels, N
   const unpacked = join(resources, 'app.asar.unpacked/node_modules');
   expect(existsSync(join(unpacked, `better-sqlite3/prebuilds/${process.platform}-${process.arch}.node`))).toBe(true);
   expect(readdirSync(join(unpacked, `@seydx`)).some((name) => name.startsWith('node-av-linux'))).toBe(true);
+});
+
+test('the addon finds its libraries beside itself, and needs only the base system else', () => {
+  const { stdout } = spawnSync('ldd', [join(resources, 'native/vmoba.node')], { encoding: 'utf8' });
+  const elsewhere = stdout
+    .split('\n')
+    .filter((line) => line.includes('=>') && !line.includes(resources))
+    .map((line) => line.trim().split(/[.\s]/)[0]);
+  expect(stdout).toContain(join(resources, 'native/libdnnl.so'));
+  expect(elsewhere.filter((name) => !['libc', 'libm', 'libgcc_s', 'libstdc++'].includes(name ?? ''))).toEqual([]);
 });
 
 test('the archive holds the built app and what it runs with, nothing of the workshop', () => {
