@@ -167,6 +167,15 @@ describe.skipIf(!mounted)('a full disk', () => {
     await opened.client.call('settings.update', { minimumFreeBytes: 0 });
   });
 
+  test('as a copied model is noted down: the copy goes too', async () => {
+    const { client } = opened;
+    await client.call('queue.pause');
+    files.meet({ call: 'sync', path: '/models' }, () => fill());
+    const path = makeRandomModel(join(tests.root, 'copied'), 'tiny');
+    await expect(client.call('models.import', { path, how: 'copy' })).rejects.toMatchObject({ code: 'disk-full' });
+    expect(readdirSync(join(folder, 'models'))).toEqual([]);
+  });
+
   test('is an error of whatever else is asked, and nothing is left half-written', async () => {
     const [take] = (await opened.client.call('takes.list')).items;
     const { client } = opened;

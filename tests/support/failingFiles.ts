@@ -22,7 +22,8 @@ export interface FailingCall extends WatchedCall {
 }
 
 type Any = (...args: unknown[]) => unknown;
-const { readFileSync, appendFileSync, writeFileSync, rmSync } = fs;
+/** As they were. */
+const { readFileSync, appendFileSync, writeFileSync, openSync, writeSync, closeSync, rmSync } = fs;
 const rulesOf = () => process.env['VMOBA_FAILING_FILES'] ?? '';
 
 /** Starts to look at every call; `folder` is where the rule lies for the children. */
@@ -74,8 +75,11 @@ function check(call: Call, path: unknown, data?: unknown): void {
   if (!isOf(rule, call, path) || passed++ < (rule.after ?? 0)) return;
   appendFileSync(rulesOf().replace(/failing\.json$/, 'failed.txt'), `${call} ${String(path)}\n`);
   // As a disk that fills up does it: a part arrives.
-  if (typeof data === 'string' || data instanceof Uint8Array)
-    appendFileSync(String(path), Buffer.from(data).subarray(0, data.length / 2));
+  if (typeof data === 'string' || data instanceof Uint8Array) {
+    const file = openSync(String(path), call === 'writeFile' ? 'w' : 'a');
+    writeSync(file, Buffer.from(data).subarray(0, data.length / 2));
+    closeSync(file);
+  }
   throw Object.assign(new Error(`${rule.code}: made to fail, ${call} '${String(path)}'`), { code: rule.code, path });
 }
 

@@ -58,11 +58,15 @@ export class WorkFolder {
     }
   }
 
-  /** Out of the way at once, then gone. */
+  /** Out of the way at once, then gone. Errors: io. */
   async discard(): Promise<void> {
     if (!existsSync(this.folder)) return;
     const aside = `${this.folder}.${randomBytes(4).toString('hex')}.part`;
-    renameSync(this.folder, aside);
+    try {
+      renameSync(this.folder, aside);
+    } catch (error) {
+      throw fileFailure(error, `Clearing ${this.folder}`);
+    }
     await rm(aside, { recursive: true, force: true });
   }
 
