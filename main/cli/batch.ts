@@ -10,6 +10,7 @@ import { parseRequest } from '../../contract/parse.ts';
 import type { RenderRequest } from '../../contract/renderRequest.ts';
 import { EngineClient } from '../engine/engineClient.ts';
 import { EncodeClient } from '../studio/encode/encodeClient.ts';
+import { fileFailure } from '../studio/encode/fileFailure.ts';
 import { fileEndings } from '../studio/encode/formats.ts';
 import { checkRequest } from '../studio/render/checkRequest.ts';
 import { type ModelCard, readModelCard } from '../studio/render/modelCard.ts';
@@ -59,7 +60,10 @@ export async function renderBatch(flags: BatchFlags): Promise<void> {
   const card = await readModelCard(model);
   // Everything is checked before anything is rendered.
   const entries = await readEntries(flags, model, card);
-  await mkdir(flags.outDir, { recursive: true });
+  const { outDir } = flags;
+  await mkdir(outDir, { recursive: true }).catch((error: unknown) => {
+    throw fileFailure(error, `Creating ${outDir}`);
+  });
   const signal = abortOnSignals();
   const engine = EngineClient.start();
   const encoder = new EncodeClient();

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { StudioError } from '../../contract/errors.ts';
 import { parseRequest } from '../../contract/parse.ts';
 import { renderRequest } from '../../contract/renderRequest.ts';
+import { fileFailure } from '../studio/encode/fileFailure.ts';
 import { clipFormats } from '../studio/encode/formats.ts';
 
 const job = z.strictObject({
@@ -25,9 +26,15 @@ export type Job = z.infer<typeof job>;
 export const jobFolder = (output: string) => `${output}.job`;
 export const checkpointPath = (folder: string) => join(folder, 'checkpoint.safetensors');
 
+/** Errors: disk-full, io. */
 export async function writeJob(folder: string, value: Job): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'job.json'), `${JSON.stringify(value, null, 2)}\n`);
+  try {
+    await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, 'job.json'), `${JSON.stringify(value, null, 2)}\n`);
+  } catch (error) {
+    await removeJob(folder);
+    throw fileFailure(error, `Writing ${folder}`);
+  }
 }
 
 /** Reads a job from its folder or from the checkpoint in it. Errors: bad-request with field `resume`. */

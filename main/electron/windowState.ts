@@ -31,10 +31,15 @@ export function loadWindowState(path: string, workAreas: readonly Rectangle[]): 
   }
 }
 
+/** As far as the disk takes it: where the window was is no reason to disturb anyone. */
 export function saveWindowState(path: string, state: WindowState): void {
   const temporary = `${path}.part`;
-  writeFileSync(temporary, JSON.stringify(state));
-  renameSync(temporary, path);
+  try {
+    writeFileSync(temporary, JSON.stringify(state));
+    renameSync(temporary, path);
+  } catch {
+    // The place kept before stays.
+  }
 }
 
 /** Area in square pixels. */

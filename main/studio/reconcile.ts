@@ -7,6 +7,7 @@ import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseClipSettings } from '../../contract/clipSettings.ts';
 import type { EncodeClient } from './encode/encodeClient.ts';
+import { fileFailure } from './encode/fileFailure.ts';
 import type { ClipFormat } from './encode/formats.ts';
 import type { Library } from './library/libraryClient.ts';
 import { renderOfFile } from './queue/takeFiles.ts';
@@ -25,7 +26,9 @@ export async function reconcile(options: ReconcileOptions): Promise<string[]> {
   const { paths } = library;
   const notices: string[] = [];
   for (const folder of [paths.takes, paths.work, paths.exports, paths.models, paths.downloads]) {
-    await mkdir(folder, { recursive: true });
+    await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+      throw fileFailure(error, `Creating ${folder}`);
+    });
   }
   const interrupted = await library.renders.requeueInterrupted();
   if (interrupted.length > 0) notices.push('A render was interrupted: it goes on from its checkpoint.');

@@ -19,17 +19,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { EventName } from '../../contract/index.ts';
+import { type FailingCall, watchFiles } from '../support/failingFiles.ts';
 import { makeRandomModel } from '../support/models.ts';
 import { until } from '../support/processes.ts';
 import { type OpenedStudio, settings, StudioTests } from '../support/studio.ts';
 
 const tests = new StudioTests();
+const files = watchFiles(tests.root);
 const disk = mkdtempSync(join(tmpdir(), 'vmoba-disk-'));
 const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', disk]).status === 0;
 const folder = join(disk, 'library');
 const ballast = join(disk, 'ballast');
 let opened: OpenedStudio;
-let expected: string;
+let expected: Awaited<ReturnType<typeof factsOf>>;
 
 const wanted = settings({ model: 'tiny', width: 64, height: 48, frames: 5, steps: 3 });
 
@@ -38,9 +40,18 @@ async function render(seed = '1') {
   return id;
 }
 
-async function hashOf(id: string): Promise<string> {
+/** What must be the same however often a render was interrupted. */
+async function factsOf(id: string) {
   const { takeId } = await opened.reaches(id, 'done');
-  return (await opened.client.call('takes.get', { id: takeId as string })).latentHash;
+  const take = await opened.client.call('takes.get', { id: takeId as string });
+  const { steps, mappedSteps } = await opened.client.call('renders.statistics', { id });
+  const { latentHash, framesHash, bitIdentical, fileExists } = take;
+  return {
+    ...{ latentHash, framesHash, bitIdentical, fileExists },
+    poster: take.posterMediaId !== null,
+    steps: steps.map(({ step }) => step),
+    maps: mappedSteps.map(({ step }) => step),
+  };
 }
 
 /** Takes all room but `spare` bytes. */
@@ -62,19 +73,23 @@ function fill(spare = 0): void {
 
 const makeRoom = () => rmSync(ballast, { force: true });
 const status = () => opened.client.call('queue.status');
-/** The queue waits for space, and what ran is put away. */
-const held = () =>
-  until(async () => {
+/** The queue waits, and what ran is put away. */
+const holds = (wanted: string) => async () => {
+  const stands = await until(async () => {
     const { mode, runningId } = await status();
-    return mode === 'waiting-for-space' && runningId === null;
-  }, 60_000);
+    return mode === wanted && runningId === null;
+  }, 20_000);
+  expect(stands).toBe(true);
+};
+const held = holds('waiting-for-space');
+const paused = holds('paused');
 
 beforeAll(async () => {
   if (!mounted) return;
   const model = makeRandomModel(join(tests.root, 'tiny'), 'tiny');
   opened = await tests.open(folder, { addon: undefined, embeddedModel: model });
   await opened.client.call('settings.update', { checkpointSeconds: 0, minimumFreeBytes: 0 });
-  expected = await hashOf(await render());
+  expected = await factsOf(await render());
 });
 afterAll(async () => {
   if (mounted) {
@@ -90,6 +105,7 @@ const listening: (() => void)[] = [];
 afterEach(async () => {
   if (!mounted) return;
   for (const end of listening.splice(0)) end();
+  files.stop();
   makeRoom();
   await until(async () => (await status()).mode !== 'waiting-for-space', 60_000);
   const open = await opened.client.call('renders.list', { states: ['queued', 'running', 'paused'] });
@@ -111,21 +127,25 @@ function once(name: EventName, matches: (payload: never) => boolean, act: () => 
 describe.skipIf(!mounted)('a full disk', () => {
   type Step = { step: { step: number } };
   type Progress = { progress: { phase: string } };
-  const moments: [string, EventName, (payload: never) => boolean][] = [
-    ['before the first checkpoint', 'renders.text', () => true],
-    ['between two checkpoints', 'renders.step', ({ step }: Step) => step.step === 1],
-    ['as the clip is begun', 'renders.step', ({ step }: Step) => step.step === 2],
-    ['as the clip is completed', 'renders.progress', ({ progress }: Progress) => progress.phase === 'muxing'],
+  const moments: [string, (act: () => void) => void][] = [
+    ['before the first checkpoint', (act) => once('renders.text', () => true, act)],
+    ['between two checkpoints', (act) => once('renders.step', ({ step }: Step) => step.step === 1, act)],
+    ['as the clip is begun', (act) => once('renders.step', ({ step }: Step) => step.step === 2, act)],
+    [
+      'as the clip is completed',
+      (act) => once('renders.progress', ({ progress }: Progress) => progress.phase === 'muxing', act),
+    ],
+    ['as the take is recorded', (act) => files.meet({ call: 'rename', path: '\\.maps' }, act)],
   ];
 
-  test.each(moments)('%s: the queue waits and says why, and goes on when there is room', async (_, name, matches) => {
-    once(name, matches, () => fill());
+  test.each(moments)('%s: the queue waits and says why, and goes on when there is room', async (_, at) => {
+    at(() => fill());
     const id = await render();
     await held();
     expect(await status()).toMatchObject({ mode: 'waiting-for-space', runningId: null, queued: 1 });
     expect((await status()).reason).toMatch(/disk is (nearly )?full.*[Ff]ree some space/);
     makeRoom();
-    expect(await hashOf(id)).toBe(expected);
+    expect(await factsOf(id)).toEqual(expected);
     expect(await opened.client.call('renders.get', { id })).toMatchObject({ engineCrashes: 0, error: null });
     // The work goes after the take is recorded.
     expect(await until(() => !existsSync(join(folder, 'work', id)), 10_000)).toBe(true);
@@ -143,8 +163,17 @@ describe.skipIf(!mounted)('a full disk', () => {
     await held();
     expect(await opened.client.call('renders.get', { id })).toMatchObject({ state: 'queued', stepsDone: 1 });
     makeRoom();
-    expect(await hashOf(id)).toBe(expected);
+    expect(await factsOf(id)).toEqual(expected);
     await opened.client.call('settings.update', { minimumFreeBytes: 0 });
+  });
+
+  test('as a copied model is noted down: the copy goes too', async () => {
+    const { client } = opened;
+    await client.call('queue.pause');
+    files.meet({ call: 'sync', path: '/models' }, () => fill());
+    const path = makeRandomModel(join(tests.root, 'copied'), 'tiny');
+    await expect(client.call('models.import', { path, how: 'copy' })).rejects.toMatchObject({ code: 'disk-full' });
+    expect(readdirSync(join(folder, 'models'))).toEqual([]);
   });
 
   test('is an error of whatever else is asked, and nothing is left half-written', async () => {
@@ -178,11 +207,50 @@ describe.skipIf(!mounted)('a full disk', () => {
   });
 });
 
+/** Each place where a render writes by way of Node; the engine's, FFmpeg's and SQLite's own writing meets the disk above. */
+const places: { place: string; call: FailingCall['call']; path: string; after?: number; format?: 'gif' }[] = [
+  { place: 'the work folder', call: 'mkdir', path: 'work/rnd_\\w+' },
+  { place: 'the journal', call: 'appendFile', path: 'journal\\.jsonl', after: 3 },
+  { place: 'the maps of a step', call: 'appendFile', path: 'rnd_\\w+/maps', after: 1 },
+  { place: 'a GIF, begun', call: 'open', path: '\\.gif\\.\\w+\\.part', format: 'gif' },
+  { place: "a GIF's frames", call: 'writeFile', path: '\\.gif\\.\\w+\\.part', after: 2, format: 'gif' },
+  { place: 'the clip, made durable', call: 'sync', path: '\\.mp4\\.\\w+\\.part' },
+  { place: 'the clip, in its place', call: 'rename', path: '\\.mp4' },
+  { place: 'the folder with the clip', call: 'sync', path: '/takes' },
+  { place: 'the poster', call: 'writeFile', path: '\\.png\\.\\w+\\.part' },
+  { place: 'the poster, made durable', call: 'sync', path: '\\.png\\.\\w+\\.part' },
+  { place: 'the poster, in its place', call: 'rename', path: '\\.png' },
+  { place: "the take's maps", call: 'copyFile', path: '\\.maps\\.\\w+\\.part' },
+  { place: "the take's maps, made durable", call: 'sync', path: '\\.maps\\.\\w+\\.part' },
+  { place: "the take's maps, in their place", call: 'rename', path: '\\.maps' },
+];
+const failures = places.flatMap((place) => (['ENOSPC', 'EIO'] as const).map((code) => ({ ...place, code })));
+
+describe.skipIf(!mounted)('one write that fails', () => {
+  test.each(failures)('$place ($code): nothing is lost, and the take is whole', async ({ format, ...failing }) => {
+    fill(4 * 1024 * 1024);
+    files.fail(failing);
+    const output = format ? { format } : undefined;
+    const { id } = await opened.client.call('renders.create', { settings: wanted, output });
+    const full = failing.code === 'ENOSPC';
+    await (full ? held() : paused());
+    expect(files.stop()).not.toEqual([]);
+    expect(await opened.client.call('renders.get', { id })).toMatchObject({ state: 'queued', error: null });
+    expect((await status()).reason).toMatch(full ? /the disk is full; free some space/ : /EIO/);
+    makeRoom();
+    if (!full) await opened.client.call('queue.resume');
+    expect(await factsOf(id)).toEqual(expected);
+    expect(await opened.client.call('renders.get', { id })).toMatchObject({ engineCrashes: 0, error: null });
+    expect(await until(() => !existsSync(join(folder, 'work', id)), 10_000)).toBe(true);
+    expect(readdirSync(join(folder, 'takes')).filter((file) => file.endsWith('.part'))).toEqual([]);
+  });
+});
+
 describe.skipIf(!mounted)('a place that cannot be written', () => {
   test('pauses the queue with the reason; the render goes on when asked to', async () => {
     const work = join(folder, 'work');
     const id = await render('2');
-    await hashOf(id);
+    await factsOf(id);
     once(
       'renders.step',
       ({ step }: { step: { step: number } }) => step.step === 0,
@@ -195,11 +263,11 @@ describe.skipIf(!mounted)('a place that cannot be written', () => {
       },
     );
     const failing = await render();
-    await until(async () => (await status()).mode === 'paused', 60_000);
+    await paused();
     expect((await status()).reason).toMatch(/[Nn]ot a directory|ENOTDIR/);
     expect(await opened.client.call('renders.get', { id: failing })).toMatchObject({ state: 'queued' });
     for (const name of readdirSync(work)) rmSync(join(work, name));
     await opened.client.call('queue.resume');
-    expect(await hashOf(failing)).toBe(expected);
+    expect(await factsOf(failing)).toEqual(expected);
   });
 });

@@ -16,12 +16,14 @@ import type { CatalogueSource } from '../../main/studio/models/catalogue.ts';
 import { catalogue as realCatalogue } from '../../main/studio/models/catalogue.ts';
 import { fetchFile, type FetchFileOptions } from '../../main/studio/models/fetchFile.ts';
 import { fetchThroughProxy } from '../../main/studio/models/proxyFetch.ts';
+import { watchFiles } from '../support/failingFiles.ts';
 import { type Fault, type NastyServer, startNastyServer } from '../support/nastyServer.ts';
 import { until } from '../support/processes.ts';
 import { StudioTests } from '../support/studio.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'vmoba-downloads-'));
 const tests = new StudioTests();
+const files = watchFiles(root);
 let server: NastyServer;
 beforeAll(async () => {
   server = await startNastyServer();
@@ -137,6 +139,19 @@ describe('a file', () => {
     await expect(failing).rejects.toMatchObject({ code: 'disk-full' });
     await expect(failing).rejects.toThrow(/Not enough space for this download: 1 MB are still to come/);
     expect(existsSync(`${file.path}.part`)).toBe(false);
+  });
+
+  test.each([
+    ['ENOSPC', 'disk-full'],
+    ['EIO', 'io'],
+  ] as const)('that cannot be written on in the middle (%s) keeps what came and goes on there', async (code, told) => {
+    const file = offered([]);
+    files.fail({ call: 'write', path: `${file.name}\\.part`, after: 1, code });
+    await expect(fetching(file)).rejects.toMatchObject({ code: told });
+    expect(files.stop()).toHaveLength(1);
+    const kept = statSync(`${file.path}.part`).size;
+    expect(await fetching(file)).toBe(sha256(content));
+    expect(server.ranges).toEqual([null, `bytes=${kept}-`]);
   });
 
   test('that was stopped goes on where it was, after a restart too', async () => {

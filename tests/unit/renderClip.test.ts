@@ -47,7 +47,7 @@ async function start(changes: Partial<RenderRequest>, options: Partial<RenderCli
     openOutput: () =>
       openRawFrames({ path: join(folder, `${runs}.rgb`), width: request.width, height: request.height, fps: 8 }),
     checkpoint: { path: checkpoint, everyMs: 0 },
-    onEvent: (event) => events.push(event),
+    onEvent: (event) => void events.push(event),
     ...options,
   });
   outcome.catch(() => {}); // awaited by the test

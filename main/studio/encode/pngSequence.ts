@@ -31,7 +31,12 @@ export class PngSequence implements Encoder {
       throw fileFailure(error, `Creating ${options.path}`);
     }
     const sequence = new PngSequence(options, temporary, await PngWriter.open(options.width, options.height));
-    if (options.settings !== undefined) await sequence.#put('settings.json', Buffer.from(`${options.settings}\n`));
+    try {
+      if (options.settings !== undefined) await sequence.#put('settings.json', Buffer.from(`${options.settings}\n`));
+    } catch (error) {
+      await sequence.abort();
+      throw error;
+    }
     return sequence;
   }
 

@@ -33,6 +33,7 @@ import {
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
 import { check } from './ffmpegFailure.ts';
+import { fileFailure } from './fileFailure.ts';
 import { rateFactors } from './formats.ts';
 import { frameRateFraction } from './frameRate.ts';
 import { padFrame } from './padFrame.ts';
@@ -186,7 +187,7 @@ export class VideoEncoder implements Encoder {
       await moveIntoPlace(this.#temporary, path);
     } catch (error) {
       await this.abort();
-      throw error;
+      throw fileFailure(error, `Writing ${path}`);
     }
     this.#free();
     const { size } = await stat(path);

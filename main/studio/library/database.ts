@@ -171,12 +171,13 @@ export function restoreBackup(paths: LibraryPaths, name?: string): Backup {
   const source = new Database(join(paths.backups, chosen.name), { readonly: true });
   try {
     source.prepare('VACUUM INTO ?').run(temporary);
+    syncFile(temporary);
+    setDamagedAside(paths);
+    renameSync(temporary, paths.database);
   } finally {
     source.close();
+    rmSync(temporary, { force: true });
   }
-  syncFile(temporary);
-  setDamagedAside(paths);
-  renameSync(temporary, paths.database);
   syncFile(dirname(paths.database));
   return chosen;
 }

@@ -14,7 +14,7 @@ export interface Owner {
   url: string | null;
 }
 
-/** Errors: library-locked. */
+/** Errors: library-locked, and those of the file system. */
 export function acquireLock(paths: LibraryPaths): { release(): void } {
   const database = new Database(paths.lock, { timeout: 0 });
   try {
@@ -31,20 +31,28 @@ export function acquireLock(paths: LibraryPaths): { release(): void } {
       cause: error,
     });
   }
-  writeOwner(paths, { pid: process.pid, url: null });
-  return {
-    release() {
-      rmSync(paths.owner, { force: true });
-      database.close();
-    },
+  const release = () => {
+    rmSync(paths.owner, { force: true });
+    database.close();
   };
+  try {
+    writeOwner(paths, { pid: process.pid, url: null });
+  } catch (error) {
+    release();
+    throw error;
+  }
+  return { release };
 }
 
 /** Only the person who runs the studio may read the token in it. */
 export function writeOwner(paths: LibraryPaths, owner: Owner): void {
   const temporary = `${paths.owner}.${randomBytes(4).toString('hex')}.part`;
-  writeFileSync(temporary, JSON.stringify(owner), { mode: 0o600 });
-  renameSync(temporary, paths.owner);
+  try {
+    writeFileSync(temporary, JSON.stringify(owner), { mode: 0o600 });
+    renameSync(temporary, paths.owner);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
 }
 
 /** Who holds the library, as far as it said; null where nobody did. */

@@ -44,6 +44,8 @@ export async function copyModel(card: ModelCard, models: string): Promise<string
     await moveFolderIntoPlace(temporary, join(models, name));
     return join(models, name);
   } catch (error) {
+    // Its name was free: what has it now is this copy.
+    await rm(join(models, name), { recursive: true, force: true });
     throw fileFailure(error, 'Copying the model');
   } finally {
     await rm(temporary, { recursive: true, force: true });

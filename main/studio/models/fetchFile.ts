@@ -108,10 +108,16 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
   await checkSpace(path, totalBytes === null ? null : totalBytes - start, options.keepFreeBytes);
 
   const hash = await hashOf(path, start);
-  const file = await openPart(path, start);
+  /** What fails here fails the download. */
+  const local = <Result>(work: Promise<Result>): Promise<Result> =>
+    work.catch((error: unknown) => {
+      throw fileFailure(error, `Writing ${path}`);
+    });
+  const file = await local(openPart(path, start));
   let received = start;
   try {
-    await writeFacts(path, { url, validator: validatorOf(response), totalBytes });
+    const facts: PartFacts = { url, validator: validatorOf(response), totalBytes };
+    await local(writeFile(factsPath(path), JSON.stringify(facts)));
     const timer = new StallTimer(retry.stallMs, stalled);
     try {
       for await (const piece of response.body as unknown as AsyncIterable<Uint8Array>) {
@@ -119,7 +125,7 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
         if (totalBytes !== null && received + piece.length > totalBytes) {
           throw new Wrong(`the server sent more than the ${totalBytes} bytes it announced`);
         }
-        await writeAll(file, piece, received);
+        await local(writeAll(file, piece, received));
         hash.update(piece);
         received += piece.length;
         options.onProgress(received, totalBytes);
@@ -127,14 +133,14 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
     } finally {
       timer.stop();
     }
-    await file.sync();
+    await local(file.sync());
   } catch (error) {
     if (error instanceof Wrong) {
       await file.close();
       await discardPart(path);
       throw new Transient(error.message);
     }
-    throw transferFailure(error, path);
+    throw error instanceof StudioError ? error : transferFailure(error);
   } finally {
     await file.close().catch(() => {}); // closed above where the part was dropped
   }
@@ -225,25 +231,16 @@ async function checkSpace(path: string, needed: number | null, keepFreeBytes: nu
 }
 
 async function openPart(path: string, start: number): Promise<FileHandle> {
-  try {
-    const file = await open(partPath(path), start > 0 ? 'r+' : 'w');
-    if (start > 0) await file.truncate(start);
-    return file;
-  } catch (error) {
-    throw fileFailure(error, `Writing ${path}`);
-  }
+  const file = await open(partPath(path), start > 0 ? 'r+' : 'w');
+  if (start > 0) await file.truncate(start);
+  return file;
 }
 
-/** A full disk ends the download; everything that happened on the way to the server is tried again. */
-function transferFailure(error: unknown, path: string): unknown {
-  const failure = fileFailure(error, `Writing ${path}`);
-  if (failure instanceof StudioError && (failure.code === 'disk-full' || isLocal(error))) return failure;
+/** Everything that happened on the way to the server is tried again. */
+function transferFailure(error: unknown): Transient {
   const cause = (error as { cause?: { message?: string } }).cause?.message;
   return new Transient(cause ?? (error as Error).message);
 }
-
-const isLocal = (error: unknown) =>
-  ['EIO', 'EROFS', 'EACCES', 'EDQUOT'].includes(String((error as NodeJS.ErrnoException).code));
 
 async function hashOf(path: string, bytes: number): Promise<Hash> {
   const hash = createHash('sha256');
@@ -262,14 +259,6 @@ async function readFacts(path: string, url: string): Promise<PartFacts | null> {
     return facts.url === url ? facts : null;
   } catch {
     return null;
-  }
-}
-
-async function writeFacts(path: string, facts: PartFacts): Promise<void> {
-  try {
-    await writeFile(factsPath(path), JSON.stringify(facts));
-  } catch (error) {
-    throw fileFailure(error, `Writing ${path}`);
   }
 }
 

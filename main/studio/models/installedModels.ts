@@ -86,8 +86,14 @@ export class InstalledModels {
     const { library } = this.#options;
     await this.look(folder);
     const from = how === 'reference' ? folder : await copyModel(await readModelCard(folder), library.paths.models);
-    const card = await readModelCard(from);
-    return this.#add(name === undefined ? card : { ...card, name }, how);
+    try {
+      const card = await readModelCard(from);
+      return await this.#add(name === undefined ? card : { ...card, name }, how);
+    } catch (error) {
+      // A copy that the library could not note down would lie there unseen.
+      if (how === 'copy') await rm(from, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** Lets the engine read a model's headers. Errors: bad-model-file. */

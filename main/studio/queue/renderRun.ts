@@ -80,13 +80,12 @@ export async function runRender(options: RenderRunOptions): Promise<RunOutcome> 
         settings: JSON.stringify(settings),
       }),
   });
-  await recorder.settled();
   if (outcome.state === 'paused') return outcome;
   failpoint('clip-moved');
   return finish(options, work, outcome.take);
 }
 
-/** Keeps what happens: journal and maps. A failure to write them ends the run after the event it came with. */
+/** Keeps what happens: journal and maps. A failure to write them ends the run at the event it came with. */
 class Recorder {
   readonly #options: RenderRunOptions;
   readonly #work: WorkFolder;
@@ -94,7 +93,6 @@ class Recorder {
   /** What comes before the first step. */
   readonly #opening: JournalEntry[] = [];
   #firstOfProcess = true;
-  #writing: Promise<void> = Promise.resolve();
 
   constructor(options: RenderRunOptions, work: WorkFolder) {
     this.#options = options;
@@ -108,7 +106,9 @@ class Recorder {
     return { ...wanted, maps: { layer: 0, words: true } };
   }
 
-  take(event: RenderEvent): void {
+  /** Resolves when it is written. Errors: disk-full, io. */
+  take(event: RenderEvent): Promise<void> | undefined {
+    let written: Promise<void> | undefined;
     switch (event.kind) {
       case 'planned':
         this.#open({ kind: 'planned', plan: event.plan });
@@ -126,10 +126,10 @@ class Recorder {
       case 'step':
         this.#work.append({ kind: 'step', report: event.report, first: this.#firstOfProcess });
         this.#firstOfProcess = false;
-        if (event.maps && this.#kept.has(event.report.step)) this.#keepMaps(event.maps);
+        if (event.maps && this.#kept.has(event.report.step)) written = this.#keepMaps(event.maps);
         break;
       case 'checkpoint':
-        this.#record(event.step);
+        written = this.#record(event.step);
         break;
       case 'progress':
       case 'frames':
@@ -137,6 +137,7 @@ class Recorder {
         break;
     }
     this.#options.onEvent(event);
+    return written;
   }
 
   #open(entry: JournalEntry): void {
@@ -144,33 +145,19 @@ class Recorder {
     this.#work.append(entry);
   }
 
-  /** Everything asked to be written is. Errors: disk-full, io. */
-  settled(): Promise<void> {
-    return this.#writing;
+  async #keepMaps(maps: { header: unknown; data: Uint8Array }): Promise<void> {
+    try {
+      await appendMaps(this.#work.maps, maps.header as MapsHeader, maps.data);
+    } catch (error) {
+      throw fileFailure(error, `Writing ${this.#work.maps}`);
+    }
   }
 
-  #keepMaps(maps: { header: unknown; data: Uint8Array }): void {
-    this.#then(async () => {
-      try {
-        await appendMaps(this.#work.maps, maps.header as MapsHeader, maps.data);
-      } catch (error) {
-        throw fileFailure(error, `Writing ${this.#work.maps}`);
-      }
-    });
-  }
-
-  #record(step: number): void {
+  async #record(step: number): Promise<void> {
     failpoint('checkpoint-seen');
     const { library, render } = this.#options;
-    this.#then(async () => {
-      await library.renders.setStepsDone(render.id, step);
-      failpoint('checkpoint-recorded');
-    });
-  }
-
-  #then(write: () => Promise<void>): void {
-    this.#writing = this.#writing.then(write);
-    this.#writing.catch(() => {}); // told by settled()
+    await library.renders.setStepsDone(render.id, step);
+    failpoint('checkpoint-recorded');
   }
 }
 

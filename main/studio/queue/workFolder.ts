@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { RenderPlan, StepReport, TextReport } from '../../engine/binding.ts';
 import { fileFailure } from '../encode/fileFailure.ts';
 import type { Resumed } from '../render/take.ts';
+import { dropTornEnd } from '../statistics/mapsFile.ts';
 
 export type JournalEntry =
   | { kind: 'planned'; plan: RenderPlan }
@@ -49,18 +50,23 @@ export class WorkFolder {
   async create(): Promise<void> {
     try {
       await mkdir(this.folder, { recursive: true });
-      // A line torn by a full disk must not swallow the next one.
+      // What a full disk or an end tore must not swallow what comes next.
       if (existsSync(this.#journal)) appendFileSync(this.#journal, '\n');
+      if (existsSync(this.maps)) dropTornEnd(this.maps);
     } catch (error) {
       throw fileFailure(error, `Creating ${this.folder}`);
     }
   }
 
-  /** Out of the way at once, then gone. */
+  /** Out of the way at once, then gone. Errors: io. */
   async discard(): Promise<void> {
     if (!existsSync(this.folder)) return;
     const aside = `${this.folder}.${randomBytes(4).toString('hex')}.part`;
-    renameSync(this.folder, aside);
+    try {
+      renameSync(this.folder, aside);
+    } catch (error) {
+      throw fileFailure(error, `Clearing ${this.folder}`);
+    }
     await rm(aside, { recursive: true, force: true });
   }
 

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import { parseRequest } from '../../../contract/parse.ts';
 import { type RenderRequest, renderRequest } from '../../../contract/renderRequest.ts';
+import { fileFailure } from '../encode/fileFailure.ts';
 import { makeFolder } from '../encode/temporary.ts';
 import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { type ModelCard, readModelCard } from './modelCard.ts';
@@ -45,7 +46,7 @@ export function outsideTrainedRange(request: RenderRequest, card: ModelCard): st
   ].map((what) => `${card.name} was not made for ${what}: the clip may look worse.`);
 }
 
-/** Makes sure that a file can be written there, creating its folder. Errors: io with field `out`. */
+/** Makes sure that a file can be written there, creating its folder. Errors: disk-full, io with field `out`. */
 export async function checkWritable(path: string): Promise<void> {
   const folder = dirname(path);
   const probe = join(folder, `.vmoba-${randomBytes(4).toString('hex')}.part`);
@@ -54,6 +55,8 @@ export async function checkWritable(path: string): Promise<void> {
     await (await open(probe, 'wx')).close();
     await rm(probe);
   } catch (error) {
+    const failure = fileFailure(error, `Writing ${path}`);
+    if (failure instanceof StudioError && failure.code === 'disk-full') throw failure;
     throw new StudioError('io', `${path} cannot be written: ${(error as Error).message}`, {
       field: 'out',
       cause: error,

@@ -33,7 +33,8 @@ export interface RenderClipOptions {
   shouldPause?: () => boolean;
   /** What to ask of the step about to run: a preview, maps. */
   stepOptions?: (step: number) => StepOptions;
-  onEvent?: (event: RenderEvent) => void;
+  /** What it returns is waited for: no checkpoint covers a step that is not yet written down. */
+  onEvent?: (event: RenderEvent) => Promise<void> | undefined | void;
 }
 
 export interface CheckpointOptions {
@@ -86,15 +87,15 @@ class Render {
     const { engine, request, card, onEvent } = this.#options;
     const sessionRequest = toSessionRequest(request);
     const plan = await this.#timed('loading', () => engine.plan(sessionRequest));
-    onEvent?.({ kind: 'planned', plan, warnings: [...outsideTrainedRange(request, card), ...plan.warnings] });
+    await onEvent?.({ kind: 'planned', plan, warnings: [...outsideTrainedRange(request, card), ...plan.warnings] });
 
     const session = await this.#timed('loading', () =>
-      engine.openSession(sessionRequest, (progress) => onEvent?.({ kind: 'progress', progress })),
+      engine.openSession(sessionRequest, (progress) => void onEvent?.({ kind: 'progress', progress })),
     );
     this.#session = session;
     throwIfCancelled(this.#options.signal);
     const text = await this.#timed('text', () => session.encodeText());
-    onEvent?.({ kind: 'text', text });
+    await onEvent?.({ kind: 'text', text });
 
     const resumed = await this.#resume(session);
     const steps: StepReport[] = [];
@@ -108,7 +109,7 @@ class Render {
 
     const latentHash = await session.latentHash();
     const { clip, framesHash } = await this.#write(session, await this.#settings(latentHash));
-    onEvent?.({ kind: 'encoded', clip });
+    await onEvent?.({ kind: 'encoded', clip });
     this.#timings.total = seconds(started);
     const take: Take = {
       clip,
@@ -134,13 +135,13 @@ class Render {
       // The session is untouched by a checkpoint that it refuses.
       if (!checkpoint.discardUnusable || !(error instanceof StudioError) || error.field !== 'checkpoint') throw error;
       await discardCheckpoint(checkpoint);
-      onEvent?.({ kind: 'checkpoint-refused', reason: error.message });
+      await onEvent?.({ kind: 'checkpoint-refused', reason: error.message });
       return null;
     }
     const { step, bitIdentical, reason } = restored;
     this.#checkpointStep = step;
     const resumed = { fromStep: step, bitIdentical, reason };
-    onEvent?.({ kind: 'resumed', resumed });
+    await onEvent?.({ kind: 'resumed', resumed });
     return resumed;
   }
 
@@ -149,7 +150,7 @@ class Render {
     try {
       throwIfCancelled(signal);
       const outcome = await this.#timed('sampling', () => session.step(stepOptions?.(step)));
-      onEvent?.({ kind: 'step', ...outcome });
+      await onEvent?.({ kind: 'step', ...outcome });
       return outcome.report;
     } catch (error) {
       if (signal?.aborted && engineAnswered(error)) {
@@ -168,7 +169,7 @@ class Render {
     const { bytes, latentHash } = await session.saveCheckpoint(checkpoint.path);
     this.#lastCheckpoint = performance.now();
     this.#checkpointStep = step;
-    onEvent?.({ kind: 'checkpoint', step, bytes, latentHash });
+    await onEvent?.({ kind: 'checkpoint', step, bytes, latentHash });
   }
 
   /** Decodes run by run and encodes each run while the next one is being decoded. */
@@ -194,7 +195,7 @@ class Render {
         hash.update(run.rgb);
         writing = encoder.write(run.rgb);
         writing.catch(() => {}); // awaited in the next round
-        onEvent?.({ kind: 'frames', frames, of: request.frames });
+        await onEvent?.({ kind: 'frames', frames, of: request.frames });
       }
       if (frames !== request.frames)
         throw new StudioError('internal', `The engine decoded ${frames} of ${request.frames} frames.`);

@@ -6,7 +6,7 @@
  *
  * Shares of attention keep 12 significant bits; block numbers are exact.
  */
-import { closeSync, openSync, readSync, fstatSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, truncateSync } from 'node:fs';
 import { appendFile } from 'node:fs/promises';
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { type MapsHeader, mapsHeader } from '../../../contract/statistics.ts';
@@ -41,13 +41,19 @@ interface MapsRecord {
 }
 
 /** What a file holds; a record written twice (a step done again after an interruption) counts once, the last. */
-export function listMaps(path: string): MapsRecord[] {
+export const listMaps = (path: string): MapsRecord[] => scan(path).records;
+
+/** Cuts a torn end off, which would swallow the record that is appended next. */
+export const dropTornEnd = (path: string): void => truncateSync(path, scan(path).wholeBytes);
+
+function scan(path: string): { records: MapsRecord[]; wholeBytes: number } {
   const file = openSync(path, 'r');
   try {
     const { size } = fstatSync(file);
     const records = new Map<string, MapsRecord>();
     const lengths = Buffer.alloc(8);
-    for (let at = 0; at + 8 <= size;) {
+    let at = 0;
+    while (at + 8 <= size) {
       readSync(file, lengths, 0, 8, at);
       const headBytes = lengths.readUInt32LE(0);
       const bytes = lengths.readUInt32LE(4);
@@ -60,7 +66,7 @@ export function listMaps(path: string): MapsRecord[] {
       records.set(`${header.step}/${header.layer}/${header.head}`, { header, offset, bytes });
       at = offset + bytes;
     }
-    return [...records.values()];
+    return { records: [...records.values()], wholeBytes: at };
   } finally {
     closeSync(file);
   }
