@@ -273,13 +273,16 @@ export function fakeHandlers(world: World): Handlers<object> {
     },
     'policies.forecast': ({ settings, policy }) => forecast(settings, policy, policy.name),
 
-    'prompts.history': () => ({
-      items: [...new Set(world.renders.map(({ settings }) => settings.prompt))].map((prompt) => ({
-        prompt,
-        negativePrompt: '',
-        uses: world.renders.filter(({ settings }) => settings.prompt === prompt).length,
-        lastUsedAt: world.now(),
-      })),
+    'prompts.history': ({ query = '', limit }) => ({
+      items: [...new Set(world.renders.map(({ settings }) => settings.prompt))]
+        .filter((prompt) => prompt.toLowerCase().includes(query.toLowerCase()))
+        .slice(0, limit)
+        .map((prompt) => ({
+          prompt,
+          negativePrompt: '',
+          uses: world.renders.filter(({ settings }) => settings.prompt === prompt).length,
+          lastUsedAt: world.now(),
+        })),
     }),
     'prompts.gallery': () => ({
       items: prompts.map((prompt) => ({ prompt, settings: {}, clipMediaId: null, posterMediaId: null })),
