@@ -9,7 +9,10 @@ export default defineConfig({
   plugins: rendererConfig.plugins,
   cacheDir: 'build/vite-components',
   // Everything is found before the first test: a package found later would reload the page in the middle of one.
-  optimizeDeps: { entries: ['renderer/main.ts', 'renderer/transport/fake/index.ts', 'tests/components/**/*.test.ts'] },
+  optimizeDeps: {
+    include: ['axe-core'],
+    entries: ['renderer/main.ts', 'renderer/transport/fake/index.ts', 'tests/components/**/*.test.ts'],
+  },
   test: {
     include: ['tests/components/**/*.test.ts'],
     globalSetup: ['tests/components/support/makeClips.ts'],

@@ -30,6 +30,15 @@ export async function mountApp({ app }: Studio) {
   await render(App, { target: place(), props: { app } });
 }
 
+/** A studio with a render of which these many steps are done. */
+export async function openLive(steps: number, options: WorldOptions = {}) {
+  const studio = await openStudio({ waiting: 1, ...options });
+  for (let step = 0; step <= steps; step++) studio.world.advance();
+  const render = studio.world.renders[0];
+  if (!render) throw new Error('Nothing renders.');
+  return { ...studio, render, planted: studio.world.steps.get(render.id) ?? [] };
+}
+
 /** One component, with the toasts beside it. */
 export async function mountPart<Props extends Record<string, unknown>>(
   { app }: Studio,
@@ -41,7 +50,7 @@ export async function mountPart<Props extends Record<string, unknown>>(
 
 /** A component that needs no studio. */
 export async function mountAlone<Props extends Record<string, unknown>>(part: Component<Props>, props: Props) {
-  await render(part, { target: place(), props });
+  return render(part, { target: place(), props });
 }
 
 export function closeStudios() {
