@@ -117,6 +117,21 @@ const stages = [
     count: vitestJson(report('vitest.json')),
   },
   {
+    name: 'components',
+    when: () => exists('renderer/tsconfig.json'),
+    command: [
+      bin('vitest'),
+      [
+        'run',
+        '--config=tests/components/vitest.config.ts',
+        '--reporter=default',
+        '--reporter=json',
+        `--outputFile.json=${report('components.json')}`,
+      ],
+    ],
+    count: vitestJson(report('components.json')),
+  },
+  {
     name: 'desktop',
     needs: 'build-app',
     command: [

@@ -149,7 +149,8 @@ export const english = {
     frameRate: 'Frame rate',
     fps: 'fps',
     gridPicture: (frames: number, rows: number, columns: number, partition: string) =>
-      `Token grid of ${frames} frames, ${rows} rows and ${columns} columns; one block of the ${partition} partition is tinted.`,
+      `Token grid of ${frames} frames, ${rows} rows and ${columns} columns` +
+      (partition === '' ? '.' : `; one block of the ${partition} partition is tinted.`),
     showPartition: 'Partition shown',
     blocks: (blocks: number, shape: string) => `${plural(blocks, 'block')} of ${shape}`,
     quality: 'Quality and speed',

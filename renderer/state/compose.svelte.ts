@@ -145,8 +145,9 @@ export function createCompose(
     problem(field: string): string | null {
       return problems.find((one) => one.field === field || one.field?.startsWith(`${field}.`))?.message ?? null;
     },
-    get otherProblem(): ErrorShape | null {
-      return problems.find(({ field }) => field === undefined || field === 'model') ?? null;
+    /** What keeps it from being rendered, wherever its field is: the field itself may be folded away. */
+    get firstProblem(): ErrorShape | null {
+      return problems[0] ?? null;
     },
     /** Changes some settings; policies and prompts alike. */
     change(changes: Partial<RenderSettings>) {

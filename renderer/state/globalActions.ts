@@ -76,6 +76,8 @@ export function globalActions(app: AppState): Action[] {
 /** Puts what Compose says into the queue, and offers to watch it. */
 export async function submitRender(app: AppState, place: 'last' | 'next', kind: 'final' | 'draft'): Promise<void> {
   const render = await app.toasts.attempt(() => app.compose.render(place, kind));
+  // Not as it stands: to where the reason is told.
+  if (render === null) app.actions.run(app.compose.promptMissing ? 'focus-prompt' : 'go-compose');
   if (!render) return;
   const sweep = app.compose.seedMode === 'sweep' ? app.compose.sweepCount : 1;
   const idle = app.renders.running === null || app.renders.running.id === render.id;

@@ -49,16 +49,23 @@ export function createPlayhead({ frames, fps, playing: begins }: PlayheadOptions
       }
       let request = 0;
       let started = performance.now() - (untrack(() => frame) / fps) * 1000;
-      const [leader] = videos;
+      /** The longest clip leads: a shorter one has ended before the playhead does. */
+      const lead = () =>
+        videos.reduce<HTMLVideoElement | undefined>(
+          (longest, video) => (longest && !(video.duration > longest.duration) ? longest : video),
+          undefined,
+        );
       const begin = () => {
         for (const video of videos) {
           video.currentTime = frame / fps;
-          void video.play().catch(() => {});
+          // Playing a clip from its end would begin it anew.
+          if (!(frame / fps >= video.duration)) void video.play().catch(() => {});
         }
       };
       untrack(begin);
       const follow = (now: number) => {
-        // The first clip's own clock leads where it runs; the others are pulled back when they drift.
+        // The leader's own clock leads where it runs; the others are pulled back when they drift.
+        const leader = lead();
         const seconds = leader && leader.readyState >= 2 && !leader.ended ? leader.currentTime : (now - started) / 1000;
         // A frame's time stamp may lie before the start.
         const reached = Math.max(0, Math.floor(seconds * fps + 0.01));
@@ -67,8 +74,13 @@ export function createPlayhead({ frames, fps, playing: begins }: PlayheadOptions
           started = now;
           begin();
         } else frame = reached;
-        for (const video of videos.slice(1)) {
-          if (leader && !video.ended && Math.abs(video.currentTime - leader.currentTime) > 1.5 / fps)
+        for (const video of videos) {
+          if (
+            leader &&
+            video !== leader &&
+            !video.ended &&
+            Math.abs(video.currentTime - leader.currentTime) > 1.5 / fps
+          )
             video.currentTime = leader.currentTime;
         }
         request = requestAnimationFrame(follow);

@@ -24,11 +24,16 @@ const wanSizes: [number, number][] = [
   [720, 1280],
 ];
 
+/** What no model goes beyond. */
+const longestSide = 8192;
+const mostFrames = 4097;
+
 export const snapSide = (value: number, multiple: number): number =>
-  Math.max(multiple, Math.round(value / multiple) * multiple);
+  Math.max(1, Math.min(Math.floor(longestSide / multiple), Math.round(value / multiple))) * multiple;
 
 /** The nearest length 4k+1. */
-export const snapFrames = (value: number): number => Math.max(1, Math.round((value - 1) / 4) * 4 + 1);
+export const snapFrames = (value: number): number =>
+  Math.max(1, Math.min(mostFrames, Math.round((value - 1) / 4) * 4 + 1));
 
 /** Sizes to choose from: the model's own, then each shape as large as the model was trained for. */
 export function sizePresets(model: Model | undefined): SizePreset[] {

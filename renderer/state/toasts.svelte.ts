@@ -1,6 +1,6 @@
 /** Short messages at the edge of the window: what happened, and one button that undoes it or does something about it. */
 import { toErrorShape } from '../../contract/errors.ts';
-import { text } from '../i18n/index.ts';
+import { explain, text } from '../i18n/index.ts';
 
 export interface Toast {
   id: number;
@@ -17,6 +17,7 @@ const maximumShown = 4;
 export function createToasts() {
   let items = $state.raw<Toast[]>([]);
   let nextId = 1;
+  let held = false;
   const timers = new Map<number, ReturnType<typeof setTimeout>>();
 
   function dismiss(id: number) {
@@ -29,11 +30,18 @@ export function createToasts() {
     const id = nextId++;
     const kept = items.filter((other) => other.message !== toast.message || other.detail !== toast.detail);
     items = [...kept.slice(1 - maximumShown), { ...toast, id }];
-    timers.set(
-      id,
-      setTimeout(() => dismiss(id), shownMs[toast.kind]),
-    );
+    if (!held) startTimers();
     return id;
+  }
+
+  function startTimers() {
+    for (const { id, kind } of items) {
+      if (!timers.has(id))
+        timers.set(
+          id,
+          setTimeout(() => dismiss(id), shownMs[kind]),
+        );
+    }
   }
 
   const toasts = {
@@ -44,14 +52,8 @@ export function createToasts() {
     undoable: (message: string, undo: () => Promise<unknown>) =>
       show({ kind: 'info', message, action: { label: text.common.undo, run: () => toasts.attempt(undo) } }),
     error(error: unknown, action?: Toast['action']) {
-      const { code, message } = toErrorShape(error);
-      const { title, advice } = text.errors[code];
-      show({
-        kind: 'error',
-        message: title,
-        detail: advice === '' || message.includes(advice) ? message : `${message} ${advice}`,
-        ...(action ? { action } : {}),
-      });
+      const { title: message, detail } = explain(toErrorShape(error));
+      show({ kind: 'error', message, detail, ...(action ? { action } : {}) });
     },
     /** Runs something a person asked for; a failure is told, once, and gives undefined. */
     async attempt<Result>(run: () => Promise<Result>): Promise<Result | undefined> {
@@ -65,17 +67,13 @@ export function createToasts() {
     dismiss,
     /** Pointer or focus is on the toasts: they stay. */
     hold() {
+      held = true;
       for (const timer of timers.values()) clearTimeout(timer);
       timers.clear();
     },
     release() {
-      for (const { id, kind } of items) {
-        if (!timers.has(id))
-          timers.set(
-            id,
-            setTimeout(() => dismiss(id), shownMs[kind]),
-          );
-      }
+      held = false;
+      startTimers();
     },
   };
   return toasts;

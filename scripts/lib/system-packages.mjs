@@ -30,7 +30,7 @@ const packages = [
   { name: 'libhwy-dev', present: header('hwy/highway.h'), for: 'build' },
   { name: 'libgtest-dev', present: header('gtest/gtest.h'), for: 'test' },
   { name: 'ffmpeg', present: command('ffprobe'), for: 'test' },
-  { name: 'chromium', present: () => hasCommand('chromium') || hasCommand('google-chrome'), for: 'test' },
+  { name: 'chromium', present: () => existsSync(process.env.CHROMIUM ?? '/usr/bin/chromium'), for: 'test' },
   { name: 'clang', present: command('clang++'), for: 'test' },
   { name: 'libclang-rt-dev', present: fuzzerRuntime, for: 'test' },
   { name: 'clang-format', present: command('clang-format'), for: 'test' },

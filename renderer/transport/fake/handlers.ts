@@ -133,7 +133,7 @@ export function fakeHandlers(world: World): Handlers<object> {
       const others = waiting.filter((one) => !ids.includes(one.id));
       const at = to === 'first' ? 0 : to === 'last' ? others.length : others.findIndex(({ id }) => id === to.before);
       others.splice(at, 0, ...moved);
-      others.forEach((one, index) => world.change(one, { position: index + 1 }));
+      others.forEach((one, index) => one.position === index + 1 || world.change(one, { position: index + 1 }));
       return {};
     },
     'renders.remove': ({ ids }) => {
@@ -273,13 +273,16 @@ export function fakeHandlers(world: World): Handlers<object> {
     },
     'policies.forecast': ({ settings, policy }) => forecast(settings, policy, policy.name),
 
-    'prompts.history': () => ({
-      items: [...new Set(world.renders.map(({ settings }) => settings.prompt))].map((prompt) => ({
-        prompt,
-        negativePrompt: '',
-        uses: world.renders.filter(({ settings }) => settings.prompt === prompt).length,
-        lastUsedAt: world.now(),
-      })),
+    'prompts.history': ({ query = '', limit }) => ({
+      items: [...new Set(world.renders.map(({ settings }) => settings.prompt))]
+        .filter((prompt) => prompt.toLowerCase().includes(query.toLowerCase()))
+        .slice(0, limit)
+        .map((prompt) => ({
+          prompt,
+          negativePrompt: '',
+          uses: world.renders.filter(({ settings }) => settings.prompt === prompt).length,
+          lastUsedAt: world.now(),
+        })),
     }),
     'prompts.gallery': () => ({
       items: prompts.map((prompt) => ({ prompt, settings: {}, clipMediaId: null, posterMediaId: null })),
@@ -295,7 +298,10 @@ export function fakeHandlers(world: World): Handlers<object> {
             ? []
             : [{ code: 'bad-request' as const, message: `must be a multiple of ${multiple}`, field }],
         );
-        return { problems, estimate: problems.length > 0 ? null : estimateOf(parsed.data, world.takes.length) };
+        return {
+          problems,
+          estimate: problems.length > 0 ? null : estimateOf(parsed.data, world.takes.length, world.freeDiskBytes),
+        };
       }
       const problems = parsed.error.issues.map((issue) => ({
         code: 'bad-request' as const,

@@ -110,12 +110,13 @@ export function dialOf(settings: RenderSettings): PolicyForecast[] {
   ];
 }
 
-export function estimateOf(settings: RenderSettings, samples: number): Estimate {
+export function estimateOf(settings: RenderSettings, samples: number, freeDiskBytes: number): Estimate {
   const plan = planOf(settings);
   const promised = forecast(settings, settings.policy, '');
   const sampling =
     (settings.steps * (plan.flops.linears + plan.flops.attentionDense)) / promised.flopSpeedup / flopsPerSecond;
   const phases = { loading: 0.2, text: 0.05, sampling, decoding: plan.flops.decode / flopsPerSecond };
+  const diskBytes = Math.round(settings.width * settings.height * settings.frames * 0.05);
   const expected = phases.loading + phases.text + phases.sampling + phases.decoding;
   return {
     seconds: samples === 0 ? null : { low: expected * 0.85, expected, high: expected * 1.2 },
@@ -123,10 +124,10 @@ export function estimateOf(settings: RenderSettings, samples: number): Estimate 
     samples,
     phases: samples === 0 ? null : phases,
     memoryBytes: plan.memory.peak,
-    diskBytes: Math.round(settings.width * settings.height * settings.frames * 0.05),
-    freeDiskBytes: 120e9,
+    diskBytes,
+    freeDiskBytes,
     fitsMemory: plan.fitsLimit,
-    fitsDisk: true,
+    fitsDisk: diskBytes <= freeDiskBytes,
     plan,
     expectedDensity: promised.expectedDensity,
     flopSpeedup: promised.flopSpeedup,

@@ -140,6 +140,10 @@ export function mapsOf(
   for (let query = 0; query < size; query++)
     for (let key = 0; key < size; key++)
       floats[selection + query * size + key] =
-        query === key ? 1 : Math.exp(-Math.abs(query - key) / (size / 6)) * (0.6 + 0.4 * Math.cos((query - key) * 1.3));
+        query === key
+          ? 1
+          : // Earlier keys are chosen more often, so that rows and columns cannot be taken for each other.
+            Math.exp(-Math.abs(query - key) / (size / (query > key ? 6 : 12))) *
+            (0.6 + 0.4 * Math.cos((query - key) * 1.3));
   return { header, data: new Uint8Array(floats.buffer) };
 }

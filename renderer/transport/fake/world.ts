@@ -131,6 +131,7 @@ export function createWorld(options: WorldOptions, publish: Publish) {
     steps: new Map<string, StepStatistics[]>(),
     watched: new Map<string, number>(),
     mode: 'running' as QueueStatus['mode'],
+    freeDiskBytes: 120e9,
     timer: undefined as ReturnType<typeof setTimeout> | undefined,
 
     addRender(settings: RenderSettings, changes: Partial<Render> = {}): Render {

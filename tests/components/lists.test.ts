@@ -1,0 +1,248 @@
+import { describe, expect, test, vi } from 'vitest';
+import { page, userEvent } from 'vitest/browser';
+import type { Render } from '../../contract/renders.ts';
+import type { Take } from '../../contract/takes.ts';
+import { createToasts } from '../../renderer/state/toasts.svelte.ts';
+import { mountApp, openStudio, type Studio } from './support/studio.ts';
+
+const frames = (count = 3) =>
+  new Promise<void>((resolve) =>
+    count === 0 ? resolve() : requestAnimationFrame(() => void frames(count - 1).then(resolve)),
+  );
+
+describe('the queue', () => {
+  const rows = () => page.getByRole('list', { name: 'Waiting renders, first to last' }).getByRole('listitem');
+  const handle = (prompt: string) =>
+    page.getByRole('button', { name: `Move “${prompt}”: drag, or Alt with the arrow keys` });
+  const order = (studio: Studio) => studio.app.renders.waiting.map(({ settings }) => settings.prompt);
+
+  // Ids of their own: the focus that comes back to a moved row must not find one of the next test.
+  let queues = 0;
+  async function queueOf(count: number): Promise<Studio> {
+    const studio = await openStudio({ waiting: 1 });
+    const [first] = studio.world.renders as [Render];
+    const queue = String(queues++);
+    studio.world.renders = Array.from({ length: count }, (_, index) => ({
+      ...first,
+      id: `rnd_${queue}${index.toString(36).padStart(19, '0')}`,
+      position: index + 1,
+      settings: { ...first.settings, prompt: `clip ${index + 1}` },
+    }));
+    await studio.app.renders.load();
+    await mountApp(studio);
+    studio.app.navigation.go('queue');
+    await expect.element(rows().first()).toBeVisible();
+    return studio;
+  }
+
+  test('rows move by keyboard; the focus goes along and the place is told', async () => {
+    const studio = await queueOf(4);
+    handle('clip 3').element().focus();
+    await userEvent.keyboard('{Alt>}{ArrowUp}{/Alt}');
+    await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 3', 'clip 2', 'clip 4']);
+    await expect.element(page.getByText('clip 3: place 2 of 4')).toBeInTheDocument();
+    await expect.element(handle('clip 3')).toHaveFocus();
+    await userEvent.keyboard('{Alt>}{End}{/Alt}');
+    await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 2', 'clip 4', 'clip 3']);
+    await expect.element(handle('clip 3')).toHaveFocus();
+    await userEvent.keyboard('{Alt>}{Home}{/Alt}');
+    await expect.poll(() => order(studio)).toEqual(['clip 3', 'clip 1', 'clip 2', 'clip 4']);
+    await expect.element(rows().first()).toMatchTextContent('clip 3');
+  });
+
+  test('moving beyond the ends changes nothing', async () => {
+    const studio = await queueOf(2);
+    handle('clip 1').element().focus();
+    await userEvent.keyboard('{Alt>}{ArrowUp}{/Alt}');
+    await expect.element(page.getByText('clip 1: place 1 of 2')).toBeInTheDocument();
+    expect(order(studio)).toEqual(['clip 1', 'clip 2']);
+  });
+
+  test('a row sent out of view takes focus and view along', async () => {
+    const studio = await queueOf(120);
+    handle('clip 2').element().focus();
+    await userEvent.keyboard('{Alt>}{End}{/Alt}');
+    await expect.poll(() => order(studio).at(-1)).toBe('clip 2');
+    await expect.element(handle('clip 2')).toHaveFocus();
+    await expect.element(handle('clip 2')).toBeInViewport();
+  });
+
+  test('of 10,000 rows few exist, the last can be reached, and the focused one stays', async () => {
+    await queueOf(10_000);
+    expect(rows().elements().length).toBeLessThan(60);
+    handle('clip 2').element().focus();
+    const scroller = document.querySelector<HTMLElement>('.lists') as HTMLElement;
+    await expect
+      .poll(async () => {
+        scroller.scrollTop = scroller.scrollHeight;
+        await frames();
+        return handle('clip 10000').elements().length;
+      })
+      .toBe(1);
+    await expect.element(handle('clip 10000')).toBeInViewport();
+    expect(rows().elements().length).toBeLessThan(60);
+    await expect.element(handle('clip 2')).toHaveFocus();
+  });
+
+  test('with a running render above, the last row still comes into view', async () => {
+    const studio = await queueOf(60);
+    studio.world.advance();
+    await expect.element(page.getByRole('progressbar')).toBeVisible();
+    const scroller = document.querySelector<HTMLElement>('.lists') as HTMLElement;
+    scroller.scrollTop = scroller.scrollHeight;
+    await expect.element(handle('clip 60')).toBeInViewport();
+  });
+
+  test('what is removed can be brought back', async () => {
+    const studio = await queueOf(3);
+    await page.getByRole('button', { name: 'Actions for “clip 2”' }).click();
+    await page.getByRole('menuitem', { name: 'Remove' }).click();
+    await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 3']);
+    await expect.element(page.getByText('1 render removed')).toBeVisible();
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 2', 'clip 3']);
+    await expect.element(page.getByText('1 render removed')).not.toBeInTheDocument();
+  });
+
+  test('a refused change is told at its field, and Escape changes nothing', async () => {
+    const studio = await queueOf(2);
+    const openEditor = async () => {
+      await page.getByRole('button', { name: 'Actions for “clip 1”' }).click();
+      await page.getByRole('menuitem', { name: 'Edit' }).click();
+    };
+    await openEditor();
+    await page.getByRole('spinbutton', { name: 'Steps' }).fill('0');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await expect.element(page.getByRole('spinbutton', { name: 'Steps' })).toHaveAccessibleDescription(/at least 1/);
+    await userEvent.keyboard('{Escape}');
+    await expect.element(page.getByRole('dialog')).not.toBeInTheDocument();
+    await openEditor();
+    await expect.element(page.getByRole('spinbutton', { name: 'Steps' })).toHaveValue(16);
+    await page.getByRole('spinbutton', { name: 'Steps' }).fill('20');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await expect.poll(() => studio.world.renders[0]?.settings.steps).toBe(20);
+  });
+});
+
+describe('the library', () => {
+  const cards = () => page.getByRole('button', { name: /^Open “/ });
+
+  async function libraryOf(count: number): Promise<Studio> {
+    const studio = await openStudio({ takes: 1 });
+    const [first] = studio.world.takes as [Take];
+    studio.world.takes = Array.from({ length: count }, (_, index) => ({
+      ...first,
+      id: `tak_${index.toString(36).padStart(20, '0')}`,
+      name: `take ${index + 1}`,
+    }));
+    await studio.app.takes.load();
+    await mountApp(studio);
+    studio.app.navigation.go('library');
+    await expect.element(cards().first()).toBeVisible();
+    return studio;
+  }
+
+  test('of 10,000 takes few cards exist, and scrolling reads on', async () => {
+    const studio = await libraryOf(10_000);
+    expect(cards().elements().length).toBeLessThan(80);
+    expect(studio.app.takes.items.length).toBe(200);
+    const scroller = page.getByRole('region', { name: 'Library' }).element();
+    for (let pages = 2; pages <= 4; pages++) {
+      scroller.scrollTop = scroller.scrollHeight;
+      await expect.poll(() => studio.app.takes.items.length).toBe(200 * pages);
+    }
+    expect(cards().elements().length).toBeLessThan(80);
+    await expect.element(page.getByText('10,000 takes', { exact: true })).toBeVisible();
+  });
+
+  test('arrow keys go through the grid, also beyond its edge', async () => {
+    await libraryOf(300);
+    cards().first().element().focus();
+    await userEvent.keyboard('{ArrowRight}');
+    await expect.element(page.getByRole('button', { name: 'Open “take 2”' })).toHaveFocus();
+    const columns = getComputedStyle(document.querySelector('.cards') as Element).gridTemplateColumns.split(' ').length;
+    for (let row = 1; row <= 12; row++) {
+      await userEvent.keyboard('{ArrowDown}');
+      await expect.element(page.getByRole('button', { name: `Open “take ${2 + row * columns}”` })).toHaveFocus();
+    }
+    await expect.element(page.getByRole('button', { name: `Open “take ${2 + 12 * columns}”` })).toBeInViewport();
+    await userEvent.keyboard('{ArrowLeft}{ArrowLeft}');
+    await expect.element(page.getByRole('button', { name: `Open “take ${12 * columns}”` })).toHaveFocus();
+  });
+
+  test('the focused card stays while others are looked at', async () => {
+    await libraryOf(200);
+    cards().first().element().focus();
+    const scroller = page.getByRole('region', { name: 'Library' }).element();
+    scroller.scrollTop = scroller.scrollHeight;
+    await expect.element(page.getByRole('button', { name: 'Open “take 200”' })).toBeInViewport();
+    await expect.element(page.getByRole('button', { name: 'Open “take 1”' })).toHaveFocus();
+  });
+
+  test('Delete moves to the trash, and Undo brings back', async () => {
+    const studio = await libraryOf(3);
+    page.getByRole('button', { name: 'Open “take 2”' }).element().focus();
+    await userEvent.keyboard('{Delete}');
+    await expect.poll(() => studio.app.takes.items.map(({ name }) => name)).toEqual(['take 1', 'take 3']);
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await expect.poll(() => studio.app.takes.items.map(({ name }) => name)).toEqual(['take 1', 'take 2', 'take 3']);
+  });
+
+  test('a search that finds nothing says so and can be cleared', async () => {
+    await libraryOf(3);
+    await page.getByRole('searchbox').fill('zebra');
+    await expect.element(page.getByRole('heading', { name: 'Nothing matches' })).toBeVisible();
+    await page.getByRole('button', { name: 'Clear filters' }).click();
+    await expect.poll(() => cards().elements().length).toBe(3);
+  });
+});
+
+describe('messages', () => {
+  test('go by themselves, stay while looked at, and errors stay longer', () => {
+    vi.useFakeTimers();
+    const toasts = createToasts();
+    const shown = () => toasts.items.map(({ message }) => message);
+    toasts.show('saved');
+    toasts.error(new Error('out of luck'));
+    vi.advanceTimersByTime(8000);
+    expect(shown()).toEqual(['Something went wrong in the studio']);
+    toasts.hold();
+    toasts.show('came meanwhile');
+    vi.advanceTimersByTime(60_000);
+    expect(shown()).toEqual(['Something went wrong in the studio', 'came meanwhile']);
+    toasts.release();
+    vi.advanceTimersByTime(20_000);
+    expect(shown()).toEqual([]);
+    vi.useRealTimers();
+  });
+
+  test('the same one twice is one, and at most four are shown', () => {
+    const toasts = createToasts();
+    for (const message of ['a', 'b', 'a', 'c', 'd', 'e']) toasts.show(message);
+    expect(toasts.items.map(({ message }) => message)).toEqual(['a', 'c', 'd', 'e']);
+  });
+
+  test('an undo that fails is told', async () => {
+    const studio = await openStudio();
+    await mountApp(studio);
+    studio.app.toasts.undoable('1 render removed', () =>
+      studio.app.client.call('renders.get', { id: 'rnd_00000000000000000099' }),
+    );
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await expect.element(page.getByRole('alert')).toMatchTextContent(/That is not there any more/);
+  });
+
+  test('dismissing by keyboard lets the others go in their time', async () => {
+    const studio = await openStudio();
+    await mountApp(studio);
+    const release = vi.fn();
+    studio.app.toasts.show('first');
+    studio.app.toasts.show('second');
+    await expect.element(page.getByText('second')).toBeVisible();
+    page.getByRole('region', { name: 'Messages' }).element().addEventListener('focusout', release);
+    page.getByRole('button', { name: 'Dismiss' }).first().element().focus();
+    await userEvent.keyboard('{Enter}');
+    await expect.element(page.getByText('first')).not.toBeInTheDocument();
+    expect(release).toHaveBeenCalled();
+  });
+});
