@@ -38,6 +38,8 @@ TILE_DEVICE float e4m3ToFloat(uint32_t bits) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+TILE_DEVICE bool isFinite(float value) { return (tile::bitsOfFloat(value) & 0x7f800000u) != 0x7f800000u; }
+
 TILE_DEVICE float loadOne(const float* from) { return *from; }
 TILE_DEVICE float loadOne(const Bf16* from) { return tile::toFloat(*from); }
 TILE_DEVICE float loadOne(const F16* from) { return halfToFloat(from->bits); }

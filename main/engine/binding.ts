@@ -30,7 +30,7 @@ export interface NativeSession {
   /** Restores a state written by saveCheckpoint; JSON {step, bitIdentical, reason?}. Rejects for another request or model. */
   restoreCheckpoint(path: string): Promise<string>;
   /** 64-bit hash of the current latent, as 16 hex digits. */
-  latentHash(): string;
+  latentHash(): Promise<string>;
   /** Next run of decoded frames, or null after the last. The first call starts decoding. */
   decodeFrames(): Promise<NativeFrames | null>;
   /** Stops the running call within a second; it rejects with code "cancelled". The session stays usable at the last finished step. */

@@ -56,7 +56,7 @@ const methods: Served = {
   },
   saveCheckpoint: async (_, id, path) => JSON.parse(await during(id, (session) => session.saveCheckpoint(path))),
   restoreCheckpoint: async (_, id, path) => JSON.parse(await during(id, (session) => session.restoreCheckpoint(path))),
-  latentHash: (_, id) => open(id).native.latentHash(),
+  latentHash: (_, id) => during(id, (session) => session.latentHash()),
   decodeFrames: (_, id) => during(id, (session) => session.decodeFrames()),
   close: async (_, id) => {
     const session = sessions.get(id);

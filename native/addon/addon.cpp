@@ -127,7 +127,9 @@ class SessionObject final : public Napi::ObjectWrap<SessionObject> {
     return run<Json>(info, [path = text(info, 0, "path")](Session& session) { return session.restoreCheckpoint(path); }, jsonText);
   }
 
-  Napi::Value latentHash(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), open(info)->latentHash()); }
+  Napi::Value latentHash(const Napi::CallbackInfo& info) {
+    return run<std::string>(info, [](Session& session) { return session.latentHash(); }, [](Napi::Env env, std::string& hash) -> Napi::Value { return Napi::String::New(env, hash); });
+  }
 
   Napi::Value decodeFrames(const Napi::CallbackInfo& info) {
     return run<RgbFrames>(info, [](Session& session) { return session.decodeFrames(); },

@@ -183,6 +183,20 @@ class Backend {
   /// head rows f32 [t·h·w, pt·ph·pw·C] (channel fastest) -> latent f32 [C, T, H, W].
   virtual void unpatchify(const Tensor& rows, std::array<int32_t, 3> patch, const Tensor& latent) = 0;
 
+  // Sampler, f32 --------------------------------------------------------------------------------------------------
+  struct Term {
+    Tensor tensor;
+    double coefficient = 1;
+  };
+  static constexpr size_t kMostTerms = 4;
+  /// out = Σ coefficient·tensor over one to `kMostTerms` terms of out's size, added in their order in double and rounded once: the
+  /// same bits on every device. `out` may be one of them.
+  virtual void combine(std::span<const Term> terms, const Tensor& out) = 0;
+  /// out[i, r] = offset[r] + Σ_c x[c, i]·factors[c, r]. x [C, ...]; factors [C, R]; offset [R]; out [..., R].
+  virtual void projectChannels(const Tensor& x, const Tensor& factors, const Tensor& offset, const Tensor& out) = 0;
+  /// Whether x holds neither NaN nor infinity. Waits.
+  virtual bool allFinite(const Tensor& x) = 0;
+
   // VAE, channels-last [T, H, W, C], activation type --------------------------------------------------------------
   struct Conv {
     std::array<int32_t, 3> stride{1, 1, 1};

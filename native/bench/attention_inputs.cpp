@@ -122,28 +122,24 @@ AttentionInputs capturedInputs(const Json& options, const Grid& grid, int32_t he
   const RopeTable rope = dit.ropeTable(from);
   const Shape shape{config.outChannels, int64_t{from.t} * config.patch[0], int64_t{from.h} * config.patch[1], int64_t{from.w} * config.patch[2]};
   const Scheduler scheduler(SchedulerKind::UniPC, makeSigmas(kSteps, 3, highestSigma(SchedulerKind::UniPC)));
-  SchedulerState state;
-  state.x = gaussianNoise(1, 0, shape.elements());
+  SchedulerState state = upload(backend, {0, 0, gaussianNoise(1, 0, shape.elements())}, shape);
   const int32_t perHead = headDim / static_cast<int32_t>(config.headDim);
   const auto sources = static_cast<int64_t>(heads) * perHead;
   const int64_t layers = std::min<int64_t>(config.layers, (sources + config.heads - 1) / config.heads);
   if (layers * config.heads < sources) throw Error(ErrorCode::BadRequest, "this model has too few heads to fill " + std::to_string(heads) + " of " + std::to_string(headDim), "heads");
   const int64_t firstLayer = std::clamp<int64_t>(options.integerOr("captureLayer", config.layers / 2), 0, config.layers - layers);
   std::vector<AttentionProbe> probes(static_cast<size_t>(layers));
-  const Tensor latent = backend.allocate(DType::F32, shape), velocity = backend.allocate(DType::F32, shape);
-  std::vector<float> host(state.x.size());
+  const Tensor velocity = backend.allocate(DType::F32, shape);
   for (int64_t step = 0; step <= kSteps / 2; ++step) {
     std::vector<LayerAttention> attention(static_cast<size_t>(config.layers));
     if (step == kSteps / 2)
       for (int64_t i = 0; i < layers; ++i) attention[static_cast<size_t>(firstLayer + i)].probe = &probes[static_cast<size_t>(i)];
-    backend.upload(latent, state.x.data());
     Dit::Branch branch;
-    branch.latent = latent;
+    branch.latent = state.x;
     branch.conditioning = &conditioning;
     branch.velocity = velocity;
     dit.forward(std::span(&branch, 1), static_cast<float>(scheduler.schedule().timesteps[static_cast<size_t>(step)]), rope, attention);
-    backend.download(velocity, host.data());
-    scheduler.advance(state, host);
+    state = scheduler.advance(backend, state, velocity);
   }
   std::vector<float> cosine(static_cast<size_t>(rope.cosine.elements())), sine(cosine.size());
   backend.download(rope.cosine, cosine.data());

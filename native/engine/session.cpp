@@ -29,14 +29,12 @@ MemoryPlan planFor(const RenderRequest& request, const ModelFiles& files) {
 
 std::string megabytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
-uint64_t fnv(const std::vector<float>& values) {
-  uint64_t hash = 14695981039346656037ull;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
-  for (size_t i = 0; i < values.size() * sizeof(float); ++i) hash = (hash ^ bytes[i]) * 1099511628211ull;
-  return hash;
+/// Colours from -1 to 1 as bytes.
+std::vector<uint8_t> toBytes(const std::vector<float>& values) {
+  std::vector<uint8_t> bytes(values.size());
+  std::transform(values.begin(), values.end(), bytes.begin(), [](float value) { return static_cast<uint8_t>(std::lround((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f)); });
+  return bytes;
 }
-
-uint8_t toByte(float value) { return static_cast<uint8_t>(std::lround((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f)); }
 
 }  // namespace
 
@@ -121,6 +119,8 @@ auto Session::withFallback(const Work& work) {
       notices_.push_back("memory ran out (" + std::string(error.what()) + "); the render goes on with " + how);
       if (!(resident && plan_.streamWeights)) continue;
       // Everything that lives on the device goes, before the model is loaded the other way.
+      stored();
+      state_ = {state_.step, state_.lastOrder};
       conditional_.reset();
       unconditional_.reset();
       decoder_.reset();
@@ -144,26 +144,35 @@ Session::Session(ModelCache& cache, RenderRequest request, ProgressCallback prog
     throw Error(ErrorCode::OutOfMemory, "this render needs about " + megabytes(plan_.peak) + ", more than the memory limit; choose a smaller size or length, raise the limit, or run it anyway", "memoryLimitBytes");
   latentShape_ = request_.latentShape(config);
   attention_ = AttentionPlan(request_.policy, request_.grid(config), config.layers, request_.steps);
-  state_.x = gaussianNoise(request_.seed, 0, latentShape_.elements());
+  stored_ = StoredState{0, 0, gaussianNoise(request_.seed, 0, latentShape_.elements())};
   withFallback([&] { load(); });
 }
 
 void Session::load() {
-  model_ = cache_.get(request_, plan_, ModelFiles::open(request_.model), [this](double fraction) {
-    if (progress_) progress_({"loading", fraction});
-  });
-  rope_ = model_->dit().ropeTable(request_.grid(model_->dit().config()));
+  if (!model_)
+    model_ = cache_.get(request_, plan_, ModelFiles::open(request_.model), [this](double fraction) {
+      if (progress_) progress_({"loading", fraction});
+    });
+  if (!rope_.cosine) rope_ = model_->dit().ropeTable(request_.grid(model_->dit().config()));
+  if (!state_.x) state_ = upload(model_->backend(), *stored_, latentShape_);
+}
+
+const StoredState& Session::stored() const {
+  if (!stored_) stored_ = download(model_->backend(), state_);
+  return *stored_;
 }
 
 Session::~Session() = default;
 
 void Session::setNoise(std::vector<float> noise) {
-  if (state_.step != 0 || noise.size() != state_.x.size()) throw Error(ErrorCode::Internal, "noise can only replace the start");
-  state_.x = std::move(noise);
+  if (state_.step != 0 || static_cast<int64_t>(noise.size()) != latentShape_.elements()) throw Error(ErrorCode::Internal, "noise can only replace the start");
+  stored_ = StoredState{0, 0, std::move(noise)};
+  state_ = {};
+  load();
 }
 
 Json Session::encodeText() {
-  if (!model_) load();
+  load();
   const auto started = std::chrono::steady_clock::now();
   Running running(*this, "encoding");
   prompt_ = model_->encode(request_.prompt);
@@ -206,13 +215,11 @@ Session::StepResult Session::stepOnce(const Json& options) {
     layerAttention.push_back(decisions.back().attention);
   }
 
-  const Tensor latent = backend.allocate(DType::F32, latentShape_);
-  backend.upload(latent, state_.x.data());
   std::vector<AttentionStatistics> statistics;
   WordMap words;
   const Json* maps = options.find("maps");
   std::vector<Dit::Branch> branches;
-  Dit::Branch conditional{latent, &*conditional_, backend.allocate(DType::F32, latentShape_), &statistics};
+  Dit::Branch conditional{state_.x, &*conditional_, backend.allocate(DType::F32, latentShape_), &statistics};
   if (maps != nullptr && maps->isObject()) {
     conditional.mapLayer = static_cast<int32_t>(maps->integerOr("layer", 0));
     conditional.mapRequest = {true, static_cast<int32_t>(maps->integerOr("head", -1))};
@@ -228,7 +235,7 @@ Session::StepResult Session::stepOnce(const Json& options) {
     }
   }
   branches.push_back(conditional);
-  if (request_.guided()) branches.push_back({latent, &*unconditional_, backend.allocate(DType::F32, latentShape_)});
+  if (request_.guided()) branches.push_back({state_.x, &*unconditional_, backend.allocate(DType::F32, latentShape_)});
 
   const auto timestep = static_cast<float>(scheduler_.schedule().timesteps[static_cast<size_t>(index)]);
   const int64_t passes = plan_.sequentialBranches ? static_cast<int64_t>(branches.size()) : 1;
@@ -245,18 +252,13 @@ Session::StepResult Session::stepOnce(const Json& options) {
     dit.forward(branches, timestep, rope_, layerAttention, onLayer);
   }
 
-  std::vector<float> velocity(state_.x.size());
-  backend.download(branches[0].velocity, velocity.data());
-  if (request_.guided()) {
-    std::vector<float> without(velocity.size());
-    backend.download(branches[1].velocity, without.data());
-    const auto scale = static_cast<float>(request_.guidanceScale);
-    for (size_t i = 0; i < velocity.size(); ++i) velocity[i] = without[i] + scale * (velocity[i] - without[i]);
-  }
-  for (const float value : velocity)
-    if (!std::isfinite(value)) throw Error(ErrorCode::NumericalFault, "the model gave NaN or infinity at step " + std::to_string(index + 1) + ": the checkpoint may be damaged, or needs f32 precision");
+  Tensor velocity = branches[0].velocity;
+  if (request_.guided()) velocity = guide(backend, velocity, branches[1].velocity, static_cast<float>(request_.guidanceScale));
+  if (!backend.allFinite(velocity))
+    throw Error(ErrorCode::NumericalFault, "the model gave NaN or infinity at step " + std::to_string(index + 1) + ": the checkpoint may be damaged, or needs f32 precision");
   const float sigma = scheduler_.schedule().sigmas[static_cast<size_t>(index)];
-  scheduler_.advance(state_, velocity);
+  state_ = scheduler_.advance(backend, state_, velocity);
+  stored_.reset();
 
   StepResult result;
   const KindSeconds kinds = backend.takeSeconds();
@@ -323,33 +325,32 @@ void Session::fillMaps(StepResult& result, const Json& options, const std::vecto
 
 RgbFrames Session::previewFrames() {
   const LoadedModel::PreviewProjection& projection = model_->preview();
-  const std::vector<float>& estimate = Scheduler::estimate(state_);
-  RgbFrames frames{latentShape_[1], latentShape_[3], latentShape_[2], {}};
-  const int64_t positions = latentShape_[1] * latentShape_[2] * latentShape_[3];
-  frames.rgb.resize(static_cast<size_t>(positions * 3));
-  for (int64_t i = 0; i < positions; ++i)
-    for (size_t rgb = 0; rgb < 3; ++rgb) {
-      float value = projection.bias[rgb];
-      for (int64_t c = 0; c < latentShape_[0]; ++c) value += estimate[static_cast<size_t>(c * positions + i)] * projection.factors[static_cast<size_t>(c)][rgb];
-      frames.rgb[static_cast<size_t>(i * 3) + rgb] = toByte(value);
-    }
-  return frames;
+  Backend& backend = model_->backend();
+  const Tensor factors = backend.makeVector(std::span(projection.factors.front().data(), projection.factors.size() * 3)).reshaped({latentShape_[0], 3});
+  const Tensor colours = backend.allocate(DType::F32, {latentShape_[1], latentShape_[2], latentShape_[3], 3});
+  backend.projectChannels(state_.estimate1, factors, backend.makeVector(projection.bias), colours);
+  std::vector<float> values(static_cast<size_t>(colours.elements()));
+  backend.download(colours, values.data());
+  return {latentShape_[1], latentShape_[3], latentShape_[2], toBytes(values)};
 }
 
-std::string Session::latentHash() const {
+std::string Session::hashOf(const std::vector<float>& latent) {
+  uint64_t hash = 14695981039346656037ull;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(latent.data());
+  for (size_t i = 0; i < latent.size() * sizeof(float); ++i) hash = (hash ^ bytes[i]) * 1099511628211ull;
   char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(fnv(state_.x)));
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
   return text;
 }
 
 RgbFrames Session::decodeFrames() {
   if (!finished()) throw Error(ErrorCode::BadRequest, "sampling is not finished", "step");
-  if (!model_) load();
+  load();
   DecodedFrames decoded;
   for (bool done = false; !done;) {
     try {
       Running running(*this, "decoding");
-      if (!decoder_) decoder_ = std::make_unique<Vae::Decoder>(model_->vae(), state_.x, latentShape_, plan_.decodeTile);
+      if (!decoder_) decoder_ = std::make_unique<Vae::Decoder>(model_->vae(), stored().x, latentShape_, plan_.decodeTile);
       running.progress_.fraction = decoder_->fraction();
       decoded = decoder_->next();
       running.progress_.fraction = decoder_->fraction();
@@ -362,10 +363,7 @@ RgbFrames Session::decodeFrames() {
     }
   }
   framesDecoded_ += decoded.count;
-  RgbFrames frames{decoded.count, decoded.width, decoded.height, {}};
-  frames.rgb.resize(decoded.pixels.size());
-  for (size_t i = 0; i < decoded.pixels.size(); ++i) frames.rgb[i] = toByte(decoded.pixels[i]);
-  return frames;
+  return {decoded.count, decoded.width, decoded.height, toBytes(decoded.pixels)};
 }
 
 }  // namespace vmoba

@@ -52,9 +52,10 @@ class Session {
 
   Json saveCheckpoint(const std::string& path) const;
   Json restoreCheckpoint(const std::string& path);
-  /// FNV-1a of the current latent's bytes, 16 hex digits.
-  std::string latentHash() const;
-  const std::vector<float>& latent() const { return state_.x; }
+  /// FNV-1a of the current latent's bytes, 16 hex digits. Waits for the device.
+  std::string latentHash() const { return hashOf(stored().x); }
+  /// Waits for the device.
+  const std::vector<float>& latent() const { return stored().x; }
   /// For measurement: replaces the starting noise (shape of the latent). Only before the first step.
   void setNoise(std::vector<float> noise);
 
@@ -66,12 +67,16 @@ class Session {
 
  private:
   class Running;
+  /// Model, positions and latent, whichever is not on the device.
   void load();
   StepResult stepOnce(const Json& options);
   /// Runs `work`; when memory runs out, falls back to the next smaller plan, notes it and runs it again.
   template <class Work>
   auto withFallback(const Work& work);
   Json identity() const;
+  static std::string hashOf(const std::vector<float>& latent);
+  /// The state on the host, fetched once per step when somebody asks.
+  const StoredState& stored() const;
   RgbFrames previewFrames();
   void fillMaps(StepResult& result, const Json& options, const std::vector<AttentionStatistics>& statistics, WordMap* words) const;
 
@@ -85,7 +90,8 @@ class Session {
   Shape latentShape_;
   AttentionPlan attention_;
   Scheduler scheduler_;
-  SchedulerState state_;
+  SchedulerState state_;  ///< without tensors while no model is loaded; `stored_` has them then
+  mutable std::optional<StoredState> stored_;
   RopeTable rope_;
   std::shared_ptr<const EncodedPrompt> prompt_;
   std::optional<Conditioning> conditional_, unconditional_;

@@ -39,17 +39,18 @@ Json Session::saveCheckpoint(const std::string& path) const {
     if (values.empty()) return;
     tensors.push_back({name, DType::F32, {latentShape_[0], latentShape_[1], latentShape_[2], latentShape_[3]}, values.data(), values.size() * sizeof(float)});
   };
-  add("x", state_.x);
-  add("estimate1", state_.estimate1);
-  add("estimate2", state_.estimate2);
-  add("predictedFrom", state_.predictedFrom);
+  const StoredState& state = stored();
+  add("x", state.x);
+  add("estimate1", state.estimate1);
+  add("estimate2", state.estimate2);
+  add("predictedFrom", state.predictedFrom);
   writeSafetensors(path, tensors, metadata);
   Json json;
   return json.set("bytes", static_cast<int64_t>(std::filesystem::file_size(path))).set("latentHash", latentHash()).set("step", state_.step);
 }
 
 Json Session::restoreCheckpoint(const std::string& path) {
-  if (!model_) load();
+  load();
   const Checkpoint file = Checkpoint::open(path);
   const auto metadata = [&](const char* key) {
     const auto found = file.metadata().find(key);
@@ -60,7 +61,7 @@ Json Session::restoreCheckpoint(const std::string& path) {
   if (metadata("request") != id.at("request").asString())
     throw Error(ErrorCode::BadRequest, path + ": belongs to a render with other settings; resume it with the settings it was started with", "checkpoint");
   if (metadata("model") != id.at("model").asString()) throw Error(ErrorCode::BadRequest, path + ": belongs to another model", "checkpoint");
-  SchedulerState restored;
+  StoredState restored;
   restored.step = std::atoll(metadata("step").c_str());
   restored.lastOrder = std::atoll(metadata("lastOrder").c_str());
   if (restored.step < 0 || restored.step > scheduler_.steps() || restored.lastOrder < 0 || restored.lastOrder > 2)
@@ -76,11 +77,10 @@ Json Session::restoreCheckpoint(const std::string& path) {
   restored.estimate1 = read("estimate1", restored.step > 0);
   restored.estimate2 = read("estimate2", restored.step > 1);
   restored.predictedFrom = read("predictedFrom", restored.step > 0 && request_.scheduler == SchedulerKind::UniPC);
-  const SchedulerState before = std::exchange(state_, std::move(restored));
-  if (latentHash() != metadata("latentHash")) {
-    state_ = before;
+  if (hashOf(restored.x) != metadata("latentHash"))
     throw Error(ErrorCode::BadModelFile, path + ": x: does not match its recorded hash; the file is damaged", "checkpoint");
-  }
+  state_ = upload(model_->backend(), restored, latentShape_);
+  stored_ = std::move(restored);
   decoder_.reset();
   framesDecoded_ = 0;
 

@@ -91,7 +91,7 @@ function openSession(request: SessionRequest, onProgress: (json: string) => void
       ({ step, latent } = saved);
       return JSON.stringify({ step, bitIdentical: true, reason: null });
     },
-    latentHash: () => latent,
+    latentHash: async () => latent,
     decodeFrames: async () => {
       const count = Math.min(4, framesLeft);
       if (count === 0) return null;

@@ -1,4 +1,6 @@
 #include "kernels/cuda/attention/prepare.h"
+
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
@@ -23,8 +25,6 @@ struct Pair<Bf16> {
   static TILE_DEVICE float second(Type p) { return tile::highFloat(p); }
   static TILE_DEVICE Type pack(float a, float b) { return tile::packBf16(a, b); }
 };
-
-TILE_DEVICE bool isFinite(float value) { return (tile::bitsOfFloat(value) & 0x7f800000u) != 0x7f800000u; }
 
 // A thread block takes one segment of one projection. Eight rows at a time: each warp sums the squares of one row, then all
 // threads go over the row's pairs of channels (second read from L1).

@@ -67,6 +67,9 @@ class CpuBackend final : public Backend {
                        std::span<const uint8_t> keyMask, const Tensor& out) override;
   void patchify(const Tensor& latent, std::array<int32_t, 3> patch, const Tensor& rows) override;
   void unpatchify(const Tensor& rows, std::array<int32_t, 3> patch, const Tensor& latent) override;
+  void combine(std::span<const Term> terms, const Tensor& out) override;
+  void projectChannels(const Tensor& x, const Tensor& factors, const Tensor& offset, const Tensor& out) override;
+  bool allFinite(const Tensor& x) override;
 
   void conv3d(const Tensor& x, const ConvWeight& weight, const Conv& conv, const Tensor& out, const Tensor& residual) override;
   void channelNorm(const Tensor& x, const Tensor& gamma, bool silu, const Tensor& out) override;

@@ -1,4 +1,4 @@
-// Transformer operations of the CPU backend.
+// Transformer and sampler operations of the CPU backend.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -242,6 +242,35 @@ void CpuBackend::unpatchify(const Tensor& rows, std::array<int32_t, 3> patch, co
         for (int64_t dw = 0; dw < pw; ++dw)
           for (int64_t ci = 0; ci < c; ++ci) mutableFloats(latent)[((ci * t + t0 + dt) * h + h0 + dh) * w + w0 + dw] = loadScalar(rows, at++);
   }
+}
+
+void CpuBackend::combine(std::span<const Term> terms, const Tensor& out) {
+  const Timed timed(*this, seconds_.other);
+  parallelForRanges(out.elements(), kGrainElements, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double sum = terms[0].coefficient * static_cast<double>(floats(terms[0].tensor)[i]);
+      for (const Term& term : terms.subspan(1)) sum += term.coefficient * static_cast<double>(floats(term.tensor)[i]);
+      mutableFloats(out)[i] = static_cast<float>(sum);
+    }
+  });
+}
+
+void CpuBackend::projectChannels(const Tensor& x, const Tensor& factors, const Tensor& offset, const Tensor& out) {
+  const Timed timed(*this, seconds_.other);
+  const int64_t channels = factors.shape[0], columns = factors.shape[1], positions = x.elements() / channels;
+  parallelForRanges(positions, rowGrain(channels * columns), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t r = 0; r < columns; ++r) {
+        float value = floats(offset)[r];
+        for (int64_t c = 0; c < channels; ++c) value += floats(x)[c * positions + i] * floats(factors)[c * columns + r];
+        mutableFloats(out)[i * columns + r] = value;
+      }
+  });
+}
+
+bool CpuBackend::allFinite(const Tensor& x) {
+  const Timed timed(*this, seconds_.other);
+  return std::all_of(floats(x), floats(x) + x.elements(), [](float value) { return std::isfinite(value); });
 }
 
 }  // namespace vmoba::cpu

@@ -1,7 +1,8 @@
-// Products, norms and element-wise operations of the transformer and the text encoder.
+// Products, norms and element-wise operations of the transformer, the text encoder and the sampler.
 #include <algorithm>
 
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/latent.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/multiply.h"
 #include "kernels/cuda/rows.h"
@@ -144,6 +145,36 @@ void DeviceBackend::unpatchify(const Tensor& rows, std::array<int32_t, 3> patch,
   run(Kind::Other, "unpatchify", 0, 2 * bytesOf(latent), [&](tile::Stream stream) {
     cuda::unpatchify(floats(rows), mutableFloats(latent), patchShape(latent, patch), stream);
   });
+}
+
+void DeviceBackend::combine(std::span<const Term> terms, const Tensor& out) {
+  Combination job;
+  if (terms.empty() || terms.size() > job.x.size()) throw Error(ErrorCode::Internal, "combine takes one to four terms");
+  for (const Term& term : terms) {
+    job.x[static_cast<size_t>(job.terms)] = floats(term.tensor);
+    job.coefficient[static_cast<size_t>(job.terms++)] = term.coefficient;
+  }
+  job.out = mutableFloats(out);
+  job.count = out.elements();
+  run(Kind::Other, "a combination of latents", 0, static_cast<double>(terms.size() + 1) * bytesOf(out), [&](tile::Stream stream) { cuda::combine(job, stream); });
+}
+
+void DeviceBackend::projectChannels(const Tensor& x, const Tensor& factors, const Tensor& offset, const Tensor& out) {
+  const auto channels = static_cast<int32_t>(factors.shape[0]);
+  run(Kind::Other, "a projection of channels", 0, bytesOf(x) + bytesOf(out), [&](tile::Stream stream) {
+    cuda::projectChannels(floats(x), floats(factors), floats(offset), mutableFloats(out), x.elements() / channels, channels, width(factors), stream);
+  });
+}
+
+bool DeviceBackend::allFinite(const Tensor& x) {
+  const Tensor found = allocate(DType::I32, {1});
+  zero(found);
+  run(Kind::Other, "a search for NaN", 0, bytesOf(x), [&](tile::Stream stream) {
+    findNotFinite(floats(x), x.elements(), reinterpret_cast<uint32_t*>(found.address), stream);
+  });
+  int32_t any = 0;
+  download(found, &any);
+  return any == 0;
 }
 
 }  // namespace vmoba::cuda

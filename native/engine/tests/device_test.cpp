@@ -1,9 +1,11 @@
 // The engine over the CUDA backend without a GPU: the same backend code and the same kernel sources, run by the emulation.
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/cuda/attention/self_attention.h"
 #include "kernels/partition.h"
 #include "native/base/error.h"
+#include "native/engine/noise.h"
 #include "native/engine/tests/tiny_render.h"
 #include "native/engine/verify/verify.h"
 
@@ -36,12 +38,15 @@ TEST_F(Device, TextEncoderFixturesPassWhollyThroughEmulatedKernels) { expectFixt
 TEST_F(Device, VaeFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"wan_vae_tiny"}); }
 TEST_F(Device, AttentionFixturesPassWhollyThroughEmulatedKernels) { expectFixturesPass({"vmoba_b_qkv", "vmoba_b_3d135", "vmoba_edge"}); }
 
-TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
+TEST_F(Device, SchedulerFixturesPassThroughEmulatedKernels) { expectFixturesPass({"sched_"}); }
+
+TEST_F(Device, NanoAgreesWithTheCpuFromTheFirstStepToTheLast) {
   ModelCache onCpu, onDevice;
   const auto nano = [&](const char* device) { return RenderRequest::parse(requestJson(device).set("model", std::string(VMOBA_FIXTURES) + "/../../resources/models/nano")); };
   Session expected(onCpu, nano("cpu"), {}), actual(onDevice, nano("emulated"), {});
-  const Json report = actual.step({}).report;
-  const Json reference = expected.step({}).report;
+  const Json withPreview = Json::parse(R"({"preview":true})");
+  const Session::StepResult first = actual.step(withPreview), firstOnCpu = expected.step(withPreview);
+  const Json &report = first.report, &reference = firstOnCpu.report;
   EXPECT_LT(relativeDifference(actual.latent(), expected.latent()), 1e-5);
   // The same blocks were selected: in f32 the routing agrees exactly.
   const auto& layers = report.at("layers").asArray("layers");
@@ -49,6 +54,51 @@ TEST_F(Device, AStepOfNanoAgreesWithTheCpu) {
   for (size_t i = 0; i < layers.size(); ++i) {
     EXPECT_FALSE(layers[i].boolOr("dense", true));
     EXPECT_DOUBLE_EQ(layers[i].at("density").asNumber("density"), referenceLayers[i].at("density").asNumber("density"));
+  }
+  ASSERT_TRUE(first.preview && firstOnCpu.preview);
+  EXPECT_EQ(first.preview->rgb.size(), static_cast<size_t>(3 * 3 * 6 * 8));
+  for (size_t i = 0; i < first.preview->rgb.size(); ++i) EXPECT_NEAR(first.preview->rgb[i], firstOnCpu.preview->rgb[i], 1);
+  while (!actual.finished()) {
+    actual.step({});
+    expected.step({});
+  }
+  EXPECT_LT(relativeDifference(actual.latent(), expected.latent()), 1e-5);
+}
+
+/// The same velocities on both devices: then every bit of the sampler's state is the same.
+TEST_F(Device, SamplersGiveTheSameBitsAsOnTheCpu) {
+  const auto cpu = makeBackend("cpu", {}), device = makeBackend("emulated", {});
+  const Shape shape{3, 5, 7, 9};
+  for (const SchedulerKind kind : {SchedulerKind::UniPC, SchedulerKind::DpmSolverPP, SchedulerKind::Euler}) {
+    const Scheduler scheduler(kind, makeSigmas(5, 3, highestSigma(kind)));
+    const auto run = [&](Backend& backend) {
+      SchedulerState state = upload(backend, {0, 0, gaussianNoise(1, 0, shape.elements())}, shape);
+      for (uint64_t i = 0; i < 4; ++i) {
+        const auto random = [&](uint64_t seed) { return backend.makeVector(gaussianNoise(seed, i, shape.elements())).reshaped(shape); };
+        state = scheduler.advance(backend, state, guide(backend, random(2), random(3), 4.5f));
+      }
+      return download(backend, state);
+    };
+    const StoredState expected = run(*cpu), actual = run(*device);
+    for (const auto member : {&StoredState::x, &StoredState::estimate1, &StoredState::estimate2, &StoredState::predictedFrom}) EXPECT_EQ(actual.*member, expected.*member) << schedulerName(kind);
+    EXPECT_FALSE(expected.x.empty());
+  }
+}
+
+TEST_F(Device, ALatentWithNanIsATypedErrorThatLeavesTheStateAsItWas) {
+  for (const char* device : {"cpu", "emulated"}) {
+    ModelCache models;
+    Session session(models, request(device), {});
+    std::vector<float> noise(session.latent());
+    noise[17] = std::numeric_limits<float>::quiet_NaN();
+    session.setNoise(noise);
+    try {
+      session.step({});
+      FAIL() << "a step from NaN on " << device;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::NumericalFault) << error.what();
+    }
+    EXPECT_EQ(0, std::memcmp(session.latent().data(), noise.data(), noise.size() * sizeof(float)));
   }
 }
 

@@ -39,15 +39,15 @@ void verifyScheduler(Comparison& c) {
     c.sameBits(prefix + "sigmas", schedule.sigmas);
     c.exact(prefix + "timesteps", schedule.timesteps);
     const Scheduler scheduler(kind, schedule);
-    SchedulerState state;
-    state.x = start;
-    std::vector<float> trajectory = start;
+    SchedulerState state = upload(c.backend, {0, 0, start}, {static_cast<int64_t>(start.size())});
+    std::vector<float> x = start, trajectory = start;
     for (int64_t i = 0; i < steps; ++i) {
-      scheduler.advance(state, model(state.x, schedule.timesteps[static_cast<size_t>(i)]));
-      trajectory.insert(trajectory.end(), state.x.begin(), state.x.end());
+      state = scheduler.advance(c.backend, state, c.backend.makeVector(model(x, schedule.timesteps[static_cast<size_t>(i)])));
+      x = c.host(state.x);
+      trajectory.insert(trajectory.end(), x.begin(), x.end());
     }
     if (c.has(prefix + "x")) c.close(prefix + "x", trajectory, kTrajectoryTolerance);
-    if (c.has(prefix + "x_final")) c.close(prefix + "x_final", state.x, kTrajectoryTolerance);
+    if (c.has(prefix + "x_final")) c.close(prefix + "x_final", x, kTrajectoryTolerance);
   }
 }
 
