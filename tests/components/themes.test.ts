@@ -79,6 +79,10 @@ describe('the system’s wishes', () => {
     await mountApp(studio);
     await expect.poll(() => root.dataset['motion']).toBe('off');
     expect([...document.querySelectorAll('video')].map(({ autoplay }) => autoplay)).toEqual([false]);
+    // What a library brings along is held as well.
+    document.body.append(
+      Object.assign(document.createElement('i'), { style: 'transition: color 1s; animation: x 1s' }),
+    );
     const gliding = [...document.querySelectorAll('*')].filter((element) => {
       const { transitionDuration, animationDuration } = getComputedStyle(element);
       return `${transitionDuration}, ${animationDuration}`.split(', ').some((duration) => duration !== '0s');
