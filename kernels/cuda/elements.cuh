@@ -40,6 +40,15 @@ TILE_DEVICE float e4m3ToFloat(uint32_t bits) {
 
 TILE_DEVICE bool isFinite(float value) { return (tile::bitsOfFloat(value) & 0x7f800000u) != 0x7f800000u; }
 
+/// To the nearest E4M3, ties to even; beyond ±448 the largest there is.
+TILE_DEVICE uint32_t floatToE4m3(float value) {
+  const uint32_t bits = tile::bitsOfFloat(value), sign = (bits >> 24) & 0x80u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return sign | 0x7fu;
+  if (magnitude >= 0x43e00000u) return sign | 0x7eu;
+  if (magnitude < 0x3c800000u) return sign | (tile::bitsOfFloat(tile::floatOfBits(magnitude) + 16384.0f) - 0x46800000u);  // multiples of 2^-9, as those at 2^14
+  return sign | (((magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20) - (120u << 3));
+}
+
 TILE_DEVICE float loadOne(const float* from) { return *from; }
 TILE_DEVICE float loadOne(const Bf16* from) { return tile::toFloat(*from); }
 TILE_DEVICE float loadOne(const F16* from) { return halfToFloat(from->bits); }

@@ -70,12 +70,14 @@ export function kernels({ tokens: s, blocks }) {
     },
     product('feed-forward up, with GELU', s, dim, ffn),
     product('feed-forward down', s, ffn, dim),
-    scalar('scheduler update (once a step, not per layer)', 8 * s * 64, 5 * s * 64 * f32),
+    // Guidance and estimate in passes that round as f32 does, corrector, predictor: 23 readings or writings of the latent.
+    scalar('guidance, UniPC and search for NaN (once a step, not per layer)', 28 * s * 64, 23 * s * 64 * f32),
     scalar(
       'dequantising one layer of fp8 weights',
       4 * dim ** 2 * 2 + 2 * dim * ffn,
       (8 * dim ** 2 + 2 * dim * ffn) * 3,
     ),
+    scalar('rounding activations to fp8 (before q, k, v; off by default)', 4 * s * dim, s * dim * (2 * bf16 + 1)),
   ];
 }
 

@@ -29,10 +29,10 @@ struct Heuristic {
   float waves;
   int reserved[4];
 };
-constexpr int kRealF32 = 0, kRealBf16 = 14;                 // cudaDataType
+constexpr int kRealF32 = 0, kRealBf16 = 14, kRealE4m3 = 28;  // cudaDataType
 constexpr int kComputeF32 = 68;                             // cublasComputeType_t
 constexpr int kTransposed = 1;                              // cublasOperation_t
-constexpr int kTransposeA = 3, kEpilogue = 7, kBiasPointer = 8, kBiasType = 26;  // cublasLtMatmulDescAttributes_t
+constexpr int kTransposeA = 3, kEpilogue = 7, kBiasPointer = 8, kScaleA = 17, kScaleB = 18, kBiasType = 26;  // cublasLtMatmulDescAttributes_t
 constexpr uint32_t kPlain = 1, kBias = 4, kGelu = 32;       // cublasLtEpilogue_t
 constexpr int kMostWorkspace = 1;                           // cublasLtMatmulPreferenceAttributes_t
 
@@ -72,7 +72,7 @@ struct Plan {
 
 class Library final : public CublasLt {
  public:
-  Library(const Functions& functions) : call_(functions) { check(call_.create(&handle_), "cublasLtCreate"); }
+  Library(const Functions& functions, bool fp8) : call_(functions), fp8_(fp8) { check(call_.create(&handle_), "cublasLtCreate"); }
   ~Library() override {
     for (auto& [key, plan] : plans_) release(plan);
     call_.destroy(handle_);
@@ -83,13 +83,16 @@ class Library final : public CublasLt {
     return "cuBLASLt " + std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
   }
 
+  bool multipliesFp8() const override { return fp8_; }
+
   bool linear(const BlasLinear& job, void* workspace, void* stream) override {
     // Its GELU is the tanh form; other functions are left to our own kernels. Vectors of 16 bytes along k and n.
+    const int64_t vector = 16 / static_cast<int64_t>(elementBytes(job.type));
     if (job.function != Function::None && job.function != Function::GeluTanh) return false;
-    if (job.k % 8 != 0 || job.n % 8 != 0) return false;
+    if (job.k % vector != 0 || job.n % vector != 0) return false;
     Plan& plan = planFor(job);
     if (!plan.usable) return false;
-    if (job.bias != nullptr) check(call_.descriptorSet(plan.operation, kBiasPointer, &job.bias, sizeof job.bias), "cublasLtMatmulDescSetAttribute");
+    setPointers(plan, job);
     const float one = 1, zero = 0;
     check(call_.matmul(handle_, plan.operation, &one, job.weight, plan.w, job.x, plan.x, &zero, job.out, plan.out, job.out, plan.out, &plan.algorithm, workspace,
                        workspaceBytes, stream),
@@ -98,30 +101,28 @@ class Library final : public CublasLt {
   }
 
  private:
-  using Key = std::tuple<int64_t, int64_t, int64_t, DType, Function, bool>;
+  using Key = std::tuple<DType, int64_t, int64_t, int64_t, int64_t, DType, Function, bool>;
 
   static void check(int status, const char* what) {
     if (status != 0) throw Error(ErrorCode::DeviceLost, std::string("the GPU failed in ") + what + " (status " + std::to_string(status) + "); the render can be resumed on the CPU, or on the GPU after a restart");
   }
 
   Plan& planFor(const BlasLinear& job) {
-    const Key key{job.m, job.n, job.k, job.outType, job.function, job.bias != nullptr};
+    const Key key{job.type, job.m, job.n, job.k, job.outStride, job.outType, job.function, job.bias != nullptr};
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
     Plan& plan = plans_[key];
-    const int outType = job.outType == DType::BF16 ? kRealBf16 : kRealF32;
+    const int outType = job.outType == DType::BF16 ? kRealBf16 : kRealF32, type = job.type == DType::F8E4M3 ? kRealE4m3 : kRealBf16;
     check(call_.descriptorCreate(&plan.operation, kComputeF32, kRealF32), "cublasLtMatmulDescCreate");
     set(plan.operation, kTransposeA, kTransposed);
     const uint32_t epilogue = (job.bias != nullptr ? kBias : 0u) | (job.function == Function::GeluTanh ? kGelu : 0u);
     set(plan.operation, kEpilogue, epilogue == 0 ? kPlain : epilogue);
-    if (job.bias != nullptr) {
-      set(plan.operation, kBiasType, outType);
-      set(plan.operation, kBiasPointer, job.bias);  // its alignment takes part in the choice
-    }
+    if (job.bias != nullptr) set(plan.operation, kBiasType, job.type == DType::F8E4M3 ? kRealBf16 : outType);
+    setPointers(plan, job);  // the bias' alignment takes part in the choice
     const auto n = static_cast<uint64_t>(job.n), m = static_cast<uint64_t>(job.m), k = static_cast<uint64_t>(job.k);
-    check(call_.layoutCreate(&plan.w, kRealBf16, k, n, job.k), "cublasLtMatrixLayoutCreate");
-    check(call_.layoutCreate(&plan.x, kRealBf16, k, m, job.k), "cublasLtMatrixLayoutCreate");
-    check(call_.layoutCreate(&plan.out, outType, n, m, job.n), "cublasLtMatrixLayoutCreate");
+    check(call_.layoutCreate(&plan.w, type, k, n, job.k), "cublasLtMatrixLayoutCreate");
+    check(call_.layoutCreate(&plan.x, type, k, m, job.k), "cublasLtMatrixLayoutCreate");
+    check(call_.layoutCreate(&plan.out, outType, n, m, job.outStride), "cublasLtMatrixLayoutCreate");
     Descriptor preference = nullptr;
     check(call_.preferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     const size_t most = workspaceBytes;
@@ -133,6 +134,13 @@ class Library final : public CublasLt {
     plan.usable = status == 0 && count > 0 && best.state == 0;
     plan.algorithm = best.algorithm;
     return plan;
+  }
+
+  void setPointers(Plan& plan, const BlasLinear& job) {
+    if (job.bias != nullptr) set(plan.operation, kBiasPointer, job.bias);
+    if (job.type != DType::F8E4M3) return;
+    set(plan.operation, kScaleA, job.weightScale);
+    set(plan.operation, kScaleB, job.xScale);
   }
 
   template <class T>
@@ -147,6 +155,7 @@ class Library final : public CublasLt {
   }
 
   Functions call_;
+  bool fp8_;
   Handle handle_ = nullptr;
   std::map<Key, Plan> plans_;
 };
@@ -166,7 +175,7 @@ bool resolve(void* library, Functions& f) {
 
 }  // namespace
 
-std::unique_ptr<CublasLt> CublasLt::open(std::string* why) {
+std::unique_ptr<CublasLt> CublasLt::open(std::string* why, bool fp8) {
   std::vector<std::string> names(std::begin(kNames), std::end(kNames));
   if (const char* named = std::getenv("VMOBA_CUBLASLT"); named != nullptr && *named != '\0') names = {named};
   *why = "cuBLASLt is not installed; linear layers use this program's own, slower products";
@@ -174,7 +183,7 @@ std::unique_ptr<CublasLt> CublasLt::open(std::string* why) {
     void* library = openLibrary(name.c_str());
     if (library == nullptr) continue;
     Functions functions{};
-    if (resolve(library, functions)) return std::make_unique<Library>(functions);
+    if (resolve(library, functions)) return std::make_unique<Library>(functions, fp8);
     *why = name + " lacks functions this program uses; linear layers use its own, slower products";
   }
   return nullptr;

@@ -15,9 +15,11 @@ std::unique_ptr<Backend> make(const std::string& device, const BackendOptions& o
   for (size_t i = 0; i < devices.size(); ++i) {
     if (devices[i].id != device) continue;
     if (!devices[i].usable) throw Error(ErrorCode::Unsupported, device + ": " + devices[i].reason, "device");
+    auto runtime = cuda::makeCudaRuntime(static_cast<int>(i));
+    const cuda::DeviceFacts facts = runtime->facts();
     std::string why;
-    auto library = options.precision == Precision::BF16 ? cuda::CublasLt::open(&why) : nullptr;
-    return std::make_unique<cuda::DeviceBackend>(device, cuda::makeCudaRuntime(static_cast<int>(i)), std::move(library), options);
+    auto library = options.precision == Precision::BF16 ? cuda::CublasLt::open(&why, facts.major * 10 + facts.minor >= 89) : nullptr;
+    return std::make_unique<cuda::DeviceBackend>(device, std::move(runtime), std::move(library), options);
   }
   throw Error(ErrorCode::Unsupported, "there is no GPU " + device, "device");
 }

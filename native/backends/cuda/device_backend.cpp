@@ -2,6 +2,7 @@
 #include "native/backends/cuda/device_backend.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/cuda/conv3d.h"
@@ -40,6 +41,7 @@ DeviceBackend::DeviceBackend(std::string name, std::shared_ptr<DeviceRuntime> ru
       precision_(options.precision),
       runtime_(std::move(runtime)),
       library_(std::move(library)),
+      keepFp8_(precision_ == Precision::BF16 && std::getenv("VMOBA_FP8") != nullptr && std::strcmp(std::getenv("VMOBA_FP8"), "1") == 0),
       pool_(std::make_shared<MemoryPool>(std::make_unique<DeviceMemory>(runtime_), limitFor(*runtime_, options.memoryLimitBytes))),
       slots_(*runtime_, kSlots, kSlotBytes),
       timeline_(*runtime_, [this] { poll(); }),
@@ -59,7 +61,7 @@ DeviceBackend::~DeviceBackend() {
 std::string DeviceBackend::instructionSet() const {
   const DeviceFacts facts = runtime_->facts();
   const std::string products = library_ && precision_ == Precision::BF16 ? library_->name() : "own products";
-  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products;
+  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products + (keepFp8_ ? " with fp8" : "");
 }
 
 void DeviceBackend::poll() {
@@ -160,22 +162,29 @@ Tensor DeviceBackend::makeBias(std::span<const WeightView* const> biases) {
 std::shared_ptr<LinearWeight> DeviceBackend::makeLinear(std::span<const WeightView* const> weights, std::span<const WeightView* const> biases) {
   auto linear = std::make_shared<DeviceLinear>();
   linear->inputs = weights[0]->elements() / weights[0]->shape[0];
-  for (const WeightView* weight : weights) linear->outputs += weight->shape[0];
-  const DType type = activationType();
+  const bool fp8 = keepFp8_ && std::all_of(weights.begin(), weights.end(), [](const WeightView* weight) { return weight->dtype == DType::F8E4M3; });
+  const DType type = fp8 ? DType::F8E4M3 : activationType();
+  std::vector<float> scales;
+  for (const WeightView* weight : weights) {
+    if (fp8) linear->parts.push_back({linear->outputs, weight->shape[0], weight->scale});
+    scales.push_back(weight->scale);
+    linear->outputs += weight->shape[0];
+  }
+  if (fp8) linear->scales = makeVector(scales);
   linear->values = allocate(type, {linear->outputs, linear->inputs});
   linear->bias = makeBias(biases);
-  if (linear->bias && library_ && type == DType::BF16) {
-    linear->biasInType = allocate(type, linear->bias.shape);
+  if (linear->bias && library_ && precision_ == Precision::BF16) {
+    linear->biasInType = allocate(DType::BF16, linear->bias.shape);
     convert(linear->bias, linear->biasInType);
   }
   linear->bytes = linear->values.bytes() + (linear->bias ? linear->bias.bytes() : 0);
   std::vector<WeightView> views;
   for (const WeightView* weight : weights) views.push_back(*weight);
-  linear->arrival = loader_->load(linear->values.storage, [views, type, to = linear->values.address](WeightLoader::Lane& lane) {
+  linear->arrival = loader_->load(linear->values.storage, [views, type, fp8, to = linear->values.address](WeightLoader::Lane& lane) {
     std::byte* at = to;
     for (const WeightView& view : views) {
       const size_t size = elementBytes(view.dtype);
-      if (isPlain(view, type)) {
+      if (fp8 || isPlain(view, type)) {
         lane.copy(at, view.data, view.bytes);
       } else {
         lane.convert(view.data, view.bytes, size, [&](const std::byte* piece, size_t offset, size_t bytes) {

@@ -23,7 +23,13 @@
 namespace vmoba::cuda {
 
 struct DeviceLinear final : LinearWeight {
-  Tensor values;      ///< [outputs, inputs] activation type
+  struct Part {
+    int64_t first, rows;
+    float scale;
+  };
+  Tensor values;      ///< [outputs, inputs] activation type, or F8E4M3 in parts
+  std::vector<Part> parts;  ///< F8E4M3: rows that share a scale
+  Tensor scales;      ///< the same [parts] f32
   Tensor bias;        ///< [outputs] f32, or empty
   Tensor biasInType;  ///< the same in the activation type, for cuBLASLt
   std::shared_ptr<Arrival> arrival;
@@ -100,6 +106,9 @@ class DeviceBackend final : public Backend {
   Tensor uploaded(DType type, std::span<const T> values);
   template <class T>
   std::vector<T> hostValues(const Tensor& scratch, size_t offset, size_t count);
+  // Weights that stay in fp8 (device_fp8.cpp). `linearInFp8` is false where the library cannot multiply this.
+  Tensor dequantised(const DeviceLinear& weight);
+  bool linearInFp8(const Tensor& x, const DeviceLinear& weight, const Tensor& out, Function function, int64_t mostRows);
   Tensor makeBias(std::span<const WeightView* const> biases);
   void requireFinite();
 
@@ -109,6 +118,7 @@ class DeviceBackend final : public Backend {
   Precision precision_;
   std::shared_ptr<DeviceRuntime> runtime_;
   std::unique_ptr<CublasLt> library_;
+  bool keepFp8_;  ///< weights stored in fp8 stay so (VMOBA_FP8=1)
   std::shared_ptr<MemoryPool> pool_;
   PinnedSlots slots_;
   std::unique_ptr<std::byte, std::function<void(std::byte*)>> landing_;  ///< pinned memory downloads pass through

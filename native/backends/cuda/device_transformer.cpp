@@ -44,21 +44,23 @@ void DeviceBackend::linear(const Tensor& x, const LinearWeight& generic, const T
   const bool byLibrary = library_ && x.dtype == DType::BF16;
   if (byLibrary && !workspace_) workspace_ = allocate(DType::U8, {static_cast<int64_t>(CublasLt::workspaceBytes)});
   const int64_t most = std::max<int64_t>(128, static_cast<int64_t>(mostFlopsPerLaunch() / flopsPerRow) / 128 * 128);
+  if (!weight.parts.empty() && byLibrary && linearInFp8(x, weight, out, function, most)) return;
+  const Tensor values = weight.parts.empty() ? weight.values : dequantised(weight);
   for (int64_t from = 0; from < rows; from += most) {
     const int64_t n = std::min(most, rows - from);
     const std::byte* source = x.address + static_cast<size_t>(from * weight.inputs) * elementBytes(x.dtype);
     std::byte* destination = out.address + static_cast<size_t>(from * weight.outputs) * elementBytes(out.dtype);
-    const double bytes = static_cast<double>(n) * static_cast<double>(weight.inputs * 2 + weight.outputs * 2) + bytesOf(weight.values);
+    const double bytes = static_cast<double>(n) * static_cast<double>(weight.inputs * 2 + weight.outputs * 2) + bytesOf(values);
     run(Kind::Linears, "a matrix product", flopsPerRow * static_cast<double>(n), bytes, [&](tile::Stream stream) {
       const Tensor& libraryBias = out.dtype == DType::F32 ? weight.bias : weight.biasInType;
-      if (byLibrary && library_->linear({source, weight.values.address, libraryBias.address, destination, out.dtype, n, weight.outputs, weight.inputs, function},
+      if (byLibrary && library_->linear({DType::BF16, source, values.address, libraryBias.address, destination, out.dtype, n, weight.outputs, weight.inputs, weight.outputs, function},
                                         workspace_.address, stream.handle))
         return;
       LinearJob job;
       job.type = x.dtype;
       job.outType = out.dtype;
       job.x = source;
-      job.weight = weight.values.address;
+      job.weight = values.address;
       job.bias = weight.bias ? floats(weight.bias) : nullptr;
       job.out = destination;
       job.m = n;
