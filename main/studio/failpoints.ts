@@ -3,24 +3,27 @@
  * child. VMOBA_FAILPOINT="name" or "name:3" (the third time); without it nothing happens.
  */
 
-export type Failpoint =
-  | 'migration-executed'
-  | 'migration-committed'
-  | 'backup-written'
-  | 'render-inserted'
-  | 'render-started'
-  | 'checkpoint-seen'
-  | 'checkpoint-recorded'
-  /** In whatever process writes the file: complete under its temporary name; under its own. */
-  | 'file-written'
-  | 'file-moved'
-  | 'clip-moved'
-  | 'poster-written'
-  | 'maps-written'
-  | 'take-committed'
-  | 'work-removed'
-  | 'deletions-committed'
-  | 'pause-recorded';
+export const failpoints = [
+  'migration-executed',
+  'migration-committed',
+  'backup-written',
+  'render-inserted',
+  'render-started',
+  'checkpoint-seen',
+  'checkpoint-recorded',
+  // In whatever process writes the file: complete under its temporary name; under its own.
+  'file-written',
+  'file-moved',
+  'clip-moved',
+  'poster-written',
+  'maps-copied',
+  'maps-written',
+  'take-committed',
+  'work-removed',
+  'deletions-committed',
+  'pause-recorded',
+] as const;
+export type Failpoint = (typeof failpoints)[number];
 
 const [wanted, count] = (process.env['VMOBA_FAILPOINT'] ?? '').split(':');
 const state = { left: Number(count ?? 1) };

@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import Database from 'better-sqlite3';
 import type { Failpoint } from '../../main/studio/failpoints.ts';
+import { projectRoot } from '../support/cli.ts';
 import { makeRandomModel } from '../support/models.ts';
 import { probe } from '../support/clips.ts';
 import { commandOf, descendants, exists, until } from '../support/processes.ts';
@@ -266,7 +267,9 @@ class Host {
   constructor(plan: HostPlan, env: Record<string, string>, hear: (message: HostMessage) => void) {
     // In the host's eyes nobody is its parent: a failpoint ends it, and not the test.
     const { VMOBA_PARENT_PID: _parent, VMOBA_FAILPOINT: _failpoint, ...rest } = process.env;
-    this.child = fork(hostEntry, [JSON.stringify(plan)], { execArgv: [], env: { ...rest, ...env } });
+    // Compiled once, as the command line does it: starts are most of the work.
+    const compiled = { NODE_COMPILE_CACHE: join(projectRoot, 'node_modules', '.cache', 'compile') };
+    this.child = fork(hostEntry, [JSON.stringify(plan)], { execArgv: [], env: { ...rest, ...compiled, ...env } });
     this.opened = new Promise((resolve) =>
       this.child.on('message', (message: HostMessage) => {
         // Children come and go; the last look is the one that counts.

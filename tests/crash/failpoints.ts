@@ -27,6 +27,7 @@ export const stations: Station[] = [
   { name: 'file-written', count: 2 },
   { name: 'file-moved', count: 2 },
   { name: 'poster-written' },
+  { name: 'maps-copied' },
   { name: 'maps-written' },
   { name: 'take-committed' },
   { name: 'work-removed' },

@@ -177,7 +177,7 @@ async function finish(options: RenderRunOptions, work: WorkFolder, rendered: Ren
   );
   failpoint('poster-written');
   const maps = existsSync(work.maps) ? listMaps(work.maps) : [];
-  if (maps.length > 0) await copyInto(work.maps, join(takes, names.maps));
+  if (maps.length > 0) await copyMaps(work.maps, join(takes, names.maps));
   failpoint('maps-written');
 
   const journal = work.read();
@@ -232,10 +232,11 @@ async function finish(options: RenderRunOptions, work: WorkFolder, rendered: Ren
   return { state: 'done', take, rendered, statistics };
 }
 
-async function copyInto(source: string, path: string): Promise<void> {
+async function copyMaps(source: string, path: string): Promise<void> {
   const temporary = temporaryBeside(path);
   try {
     await copyFile(source, temporary);
+    failpoint('maps-copied');
     await moveIntoPlace(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
