@@ -6,6 +6,9 @@ import { event, method } from './method.ts';
 import { modelLimits } from './renderRequest.ts';
 import { renderSettings } from './renderSettings.ts';
 
+/** Kind of word → words. */
+export const modelWords = z.record(z.string(), z.array(z.string()));
+
 export const model = z.object({
   id: modelId,
   name: z.string(),
@@ -37,6 +40,8 @@ export const model = z.object({
   policy: attentionPolicy.nullable(),
   /** Renders noise: made for trying out. */
   randomWeights: z.boolean(),
+  /** The words it was trained on, by kind, as far as its model.json says. */
+  knows: modelWords,
   addedAt: timestamp,
 });
 export type Model = z.infer<typeof model>;

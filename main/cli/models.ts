@@ -1,8 +1,6 @@
 /** `vmoba-studio models`: what can render, and getting more. */
-import { readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
-import { z } from 'zod';
 import { fromErrorShape, StudioError } from '../../contract/errors.ts';
 import type { Download, Model } from '../../contract/models.ts';
 import { asking, contractCommand, type ContractFlags, printResult } from './contractCommand.ts';
@@ -34,9 +32,8 @@ export function modelsCommand(): Command {
         const { items } = await client.call('models.list', {});
         const model = items.find((item) => item.id === id);
         if (!model) throw new StudioError('not-found', `There is no model ${id}; vmoba-studio models list shows them.`);
-        const knows = await worldOf(model.folder);
-        printResult({ ...model, knows }, json, () => {
-          for (const line of table(description(model, knows))) console.log(line);
+        printResult(model, json, () => {
+          for (const line of table(description(model))) console.log(line);
         });
       }),
     );
@@ -109,13 +106,7 @@ export function modelsCommand(): Command {
   return models;
 }
 
-/** The words a model was trained on, by kind, where its folder lies here and its model.json says so; else nothing. */
-async function worldOf(folder: string): Promise<Record<string, string[]>> {
-  const text = await readFile(join(folder, 'model.json'), 'utf8').catch(() => '{}');
-  return z.object({ knows: z.record(z.string(), z.array(z.string())).default({}) }).parse(JSON.parse(text)).knows;
-}
-
-function description({ name, licence, bytes, folder, limits, defaults }: Model, knows: Record<string, string[]>) {
+function description({ name, licence, bytes, folder, limits, defaults, knows }: Model) {
   const { minSide, maxTrainedSide, minFrames, maxTrainedFrames, sideMultiple } = limits;
   const range = (from = 1, to?: number) => (to === undefined ? `${from} and more` : `${from} to ${to}`);
   return [

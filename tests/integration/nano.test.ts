@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { endStartedClis, projectRoot, runCli } from '../support/cli.ts';
+import { startServe } from '../support/served.ts';
 import { colourOfThing, hueOf } from '../support/pictures.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'vmoba-colours-'));
@@ -40,6 +41,7 @@ test('the command line says what Nano was made for and what it knows', async () 
   const library = join(folder, 'library');
   const { code, stdout } = await runCli(['models', 'show', 'nano', '--library', library]);
   expect(code).toBe(0);
+  expect(stdout).toMatch(/^licence +GPL-3\.0-or-later$/mu);
   expect(stdout).toMatch(/^sides +48 to 96 pixels/mu);
   expect(stdout).toMatch(/^colours +red, .*white$/mu);
   expect(stdout).toMatch(/^motions +.*spin/mu);
@@ -47,4 +49,7 @@ test('the command line says what Nano was made for and what it knows', async () 
     code: 2,
     stderr: expect.stringContaining('models list'),
   });
+  // A studio elsewhere says the same of it, though its folder need not lie here.
+  const { url } = await startServe(library);
+  expect(await runCli(['models', 'show', 'nano', '--connect', url])).toMatchObject({ code: 0, stdout });
 });

@@ -310,9 +310,14 @@ describe('a model folder', () => {
     const folder = tests.folder();
     const opened = await tests.open(folder);
     const { client } = opened;
-    const source = tests.model('mine', { id: 'mine', name: 'Mine' });
+    const said = { licence: 'MIT', knows: { colours: ['red'] }, randomWeights: true };
+    const source = tests.model('mine', { id: 'mine', name: 'Mine', ...said });
     const reference = await client.call('models.import', { path: source, name: 'My model' });
-    expect(reference).toMatchObject({ id: 'mine', name: 'My model', origin: 'reference', folder: source });
+    expect(reference).toMatchObject({ id: 'mine', name: 'My model', origin: 'reference', folder: source, ...said });
+    // What is only shown is no reason to refuse a model.
+    tests.model('mine', { id: 'mine', licence: 5, knows: 'all', randomWeights: 'no' });
+    const [, odd] = (await client.call('models.list')).items;
+    expect(odd).toMatchObject({ id: 'mine', state: 'ok', licence: 'MIT', knows: {} });
     await expect(client.call('models.import', { path: source })).rejects.toMatchObject({ code: 'conflict' });
     await client.call('models.remove', { id: 'mine' });
     const copy = await client.call('models.import', { path: join(source, 'model.json'), how: 'copy' });

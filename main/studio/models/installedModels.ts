@@ -1,6 +1,6 @@
 /** The models a person has: found by id, checked against what was recorded, added and removed. */
 import { existsSync } from 'node:fs';
-import { readFile, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import type { Model } from '../../../contract/models.ts';
@@ -183,20 +183,19 @@ export class InstalledModels {
     let id = base;
     for (let number = 2; taken.has(id); number++) id = `${base}-${number}`;
     const sizes = await Promise.all(filesOf(card).map(async ({ path }) => (await stat(path)).size));
-    const own = (card as { licence?: unknown }).licence;
     const model: StoredModel = {
       id,
       name: card.name,
       folder: card.folder,
       origin,
-      licence: licence ?? (typeof own === 'string' ? own : null),
+      licence: licence ?? card.licence,
       fingerprint: await this.#options.fingerprints.of(card),
       bytes: sizes.reduce((sum, size) => sum + size, 0),
       card: {
         limits: card.limits,
         defaults: card.defaults,
         policy: card.policy ?? null,
-        randomWeights: await isRandom(card),
+        randomWeights: card.randomWeights,
       },
       hashes,
       addedAt: Date.now(),
@@ -206,15 +205,21 @@ export class InstalledModels {
     return this.#shown(model);
   }
 
-  /** Whether the files are there and are those that were recorded. */
-  async #standing(model: StoredModel): Promise<Pick<Model, 'state' | 'reason'>> {
+  /** Whether the files are there and are those that were recorded, and what their card says to whoever looks. */
+  async #standing(model: StoredModel): Promise<Pick<Model, 'state' | 'reason' | 'licence' | 'knows'>> {
+    const { licence } = model;
     try {
-      const fingerprint = await this.#options.fingerprints.of(await readModelCard(model.folder));
-      return fingerprint === model.fingerprint
-        ? { state: 'ok', reason: null }
-        : { state: 'changed', reason: 'The files are not those that were added: add the model again to use them.' };
+      const card = await readModelCard(model.folder);
+      const shown = { licence: licence ?? card.licence, knows: card.knows };
+      return (await this.#options.fingerprints.of(card)) === model.fingerprint
+        ? { state: 'ok', reason: null, ...shown }
+        : {
+            state: 'changed',
+            reason: 'The files are not those that were added: add the model again to use them.',
+            ...shown,
+          };
     } catch (error) {
-      return { state: 'missing', reason: (error as Error).message };
+      return { state: 'missing', reason: (error as Error).message, licence, knows: {} };
     }
   }
 
@@ -235,10 +240,4 @@ export class InstalledModels {
       randomWeights: card['randomWeights'] === true,
     };
   }
-}
-
-/** The card's schema keeps what rendering needs; this is only for showing. */
-async function isRandom(card: ModelCard): Promise<boolean> {
-  const json = JSON.parse(await readFile(join(card.folder, 'model.json'), 'utf8')) as { randomWeights?: unknown };
-  return json.randomWeights === true;
 }

@@ -5,6 +5,7 @@ import { isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { attentionPolicy } from '../../../contract/attentionPolicy.ts';
 import { StudioError } from '../../../contract/errors.ts';
+import { modelWords } from '../../../contract/models.ts';
 import { modelLimits } from '../../../contract/renderRequest.ts';
 
 const fileName = z.string().min(1).max(4096);
@@ -31,6 +32,10 @@ const modelDescription = z.object({
     .default({}),
   /** The policy a model was trained with; it wins over every preset. */
   policy: attentionPolicy.nullish(),
+  // Only shown: what does not fit is no reason to refuse a model.
+  licence: z.string().nullable().catch(null),
+  randomWeights: z.boolean().catch(false),
+  knows: modelWords.catch({}),
 });
 
 export interface ModelCard extends z.infer<typeof modelDescription> {

@@ -66,6 +66,7 @@ export function createWorld(options: WorldOptions, publish: Publish) {
     },
     policy: policyPresets['vmoba-trained'],
     randomWeights: false,
+    knows: { colours: ['red', 'green', 'blue'], shapes: ['ball', 'box'] },
     addedAt: now(),
   };
   const wan: Model = {
@@ -88,6 +89,7 @@ export function createWorld(options: WorldOptions, publish: Publish) {
       scheduler: 'unipc',
     },
     policy: null,
+    knows: {},
   };
 
   const project: Project = {
