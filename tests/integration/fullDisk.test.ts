@@ -31,6 +31,7 @@ const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', di
 const folder = join(disk, 'library');
 const ballast = join(disk, 'ballast');
 let opened: OpenedStudio;
+let model: string;
 let expected: Awaited<ReturnType<typeof factsOf>>;
 
 const wanted = settings({ model: 'tiny', width: 64, height: 48, frames: 5, steps: 3 });
@@ -86,7 +87,7 @@ const paused = holds('paused');
 
 beforeAll(async () => {
   if (!mounted) return;
-  const model = makeRandomModel(join(tests.root, 'tiny'), 'tiny');
+  model = makeRandomModel(join(tests.root, 'tiny'), 'tiny');
   opened = await tests.open(folder, { addon: undefined, embeddedModel: model });
   await opened.client.call('settings.update', { checkpointSeconds: 0, minimumFreeBytes: 0 });
   expected = await factsOf(await render());
@@ -165,6 +166,19 @@ describe.skipIf(!mounted)('a full disk', () => {
     makeRoom();
     expect(await factsOf(id)).toEqual(expected);
     await opened.client.call('settings.update', { minimumFreeBytes: 0 });
+  });
+
+  test('from the start: the library says why it does not open; with room it does, and what waited is rendered', async () => {
+    await opened.client.call('queue.pause');
+    const id = await render();
+    await opened.close();
+    fill();
+    const again = () => tests.open(folder, { addon: undefined, embeddedModel: model });
+    await expect(again()).rejects.toMatchObject({ code: 'disk-full' });
+    makeRoom();
+    opened = await again();
+    await opened.client.call('queue.resume');
+    expect(await factsOf(id)).toEqual(expected);
   });
 
   test('as a copied model is noted down: the copy goes too', async () => {
