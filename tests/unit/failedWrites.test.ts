@@ -71,7 +71,7 @@ function contents(folder: string): string[] {
   const paths = all
     .filter((entry) => entry.isFile())
     .map((entry) => relative(folder, join(entry.parentPath, entry.name)));
-  return paths.filter((path) => !/^(library|lock)\.db/.test(path)).sort();
+  return paths.filter((path) => !/^(library|lock)\.db(-\w+)?$/.test(path)).sort();
 }
 
 async function uploads(): Promise<void> {
