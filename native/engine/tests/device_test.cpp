@@ -131,6 +131,19 @@ TEST_F(Device, StreamsTheWeightsWithANoticeAndTheSameLatentWhenMemoryRunsOut) {
   EXPECT_EQ(actual.latent(), expected.latent());
 }
 
+TEST_F(Device, TheLatentSurvivesMemoryThatRunsOutBetweenTwoSteps) {
+  const Json maps = Json::parse(R"({"maps":{"layer":0,"words":true}})");  // what the second step needs anew
+  ModelCache plentiful, scarce;
+  Session expected(plentiful, request("emulated", 1), {});
+  setenv("VMOBA_EMULATED_REFUSE_AT", "147", 1);
+  Session actual(scarce, request("emulated", 1), {});
+  ASSERT_EQ(actual.step({}).report.find("notices"), nullptr) << "memory was to run out in the second step";
+  ASSERT_NE(actual.step(maps).report.find("notices"), nullptr) << "memory was to run out in the second step";
+  expected.step({});
+  expected.step(maps);
+  EXPECT_EQ(actual.latent(), expected.latent());
+}
+
 TEST_F(Device, TooLittleMemoryForAnyPlanIsATypedError) {
   setenv("VMOBA_EMULATED_MEMORY", "4000000", 1);
   ModelCache models;
