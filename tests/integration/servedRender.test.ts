@@ -35,7 +35,7 @@ const answer = <Value>({ code, stdout, stderr }: CliResult): Value => {
   return JSON.parse(stdout) as Value;
 };
 /** Long enough, on any machine, for another command to come between. */
-const long = ['--model', 'tiny', '--size', '128x128', '--frames', '9', '--steps', '250'];
+const long = ['--model', 'tiny', '--size', '128x128', '--frames', '9', '--steps', '1000'];
 const settings = [...long, '--seed', '7'];
 
 test(
