@@ -127,7 +127,7 @@ Every leg resumes from its last checkpoint; `--folder` says where they lie, `--d
 20 minutes on one large GPU): it is written, and no GPU has run it. `--leg latents` and `--leg dit` may run side by side. On a CPU with AVX512-BF16, `fused.cpp` and
 `fused_dit.cpp` (compiled on first use) halve a pass forwards and backwards against PyTorch in bf16 (transformer, 32 clips: 0.27 s instead of 0.57 s, in f32 0.87 s; VAE, one clip: 0.36 s instead of 0.66 s,
 in f32 0.83 s; one EPYC core, PyTorch 1.13, medians of 7); without them the same code runs in plain PyTorch, on a CPU in f32. Steps, guidance and shift were chosen on
-44–55 other captions of the held-out triples, not on the 220. `--leg decoder` goes on with the
+44–77 other captions of the held-out triples, not on the 220. `--leg decoder` goes on with the
 VAE's decoder alone.
 The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`), the fused kernels equal PyTorch (`python3 training/tests/test_fused.py`).
 
