@@ -40,7 +40,7 @@ class Call {
         gateStride_((int64_t{tokens_} + shape_.lanes - 1) / shape_.lanes * shape_.lanes) {
     const int64_t heads = job.heads, depth = shape_.depth(), dim = heads * job.headDim;
     // Small problems are cut into smaller tiles, so that every thread gets some; the bits do not depend on it.
-    tileRows_ = tileRowsFor(shape_);
+    tileRows_ = tileRowsFor(kernel_, shape_);
     while (tileRows_ > 8 * kRowGroup && heads * ((tokens_ + tileRows_ - 1) / tileRows_) < 16) tileRows_ = std::max(8 * kRowGroup, tileRows_ / 2);
     groupStart_ = arena.take<int32_t>(blocks_ + 1);
     unitStart_ = arena.take<int32_t>(blocks_ + 1);
@@ -62,7 +62,7 @@ class Call {
     }
     buffers_ = arena.take<TileBuffers>(threads);
     for (int t = 0; t < threads; ++t) {
-      const TileBuffers buffers(arena, shape_, tileRows_);
+      const TileBuffers buffers(arena, kernel_, shape_, tileRows_);
       if (buffers_ != nullptr) buffers_[t] = buffers;
     }
   }
@@ -249,17 +249,20 @@ class Call {
     const TileBuffers& buffers = buffers_[threadIndex()];
     const int32_t count = std::min(tileRows_, tokens_ - first);
     buffers.reset(shape_, count);
-    TileVisit visit{queries(head, first), buffers.rows, 0, nullptr, nullptr, 0, shape_.depth(), shape_.valueWidth(),
-                    static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job_.headDim))), buffers.weights, buffers.state};
+    const TileJob tile = buffers.job(shape_, queries(head, first));
+    int32_t visits = 0, rows = 0;
+    const auto visitAll = [&] {
+      kernel_.visit(tile, {buffers.visits, static_cast<size_t>(visits)});
+      visits = rows = 0;
+    };
     for (int32_t c = 0; c < blocks_; ++c) {
       if (raised(job_.cancel)) return;
-      visit.rowCount = gatherRows(head, c, first, count, buffers.rows);
-      if (visit.rowCount == 0) continue;
-      visit.keyGroups = keyGroup(head, groupStart_[c]);
-      visit.valueGroups = valueGroup(head, groupStart_[c]);
-      visit.keys = blockLength(c);
-      kernel_.visit(visit);
+      if (visits == TileBuffers::kMostVisits || rows + count > TileBuffers::kTilesOfRows * tileRows_) visitAll();
+      const int32_t found = gatherRows(head, c, first, count, buffers.rows + rows);
+      if (found > 0) buffers.visits[visits++] = {buffers.rows + rows, found, keyGroup(head, groupStart_[c]), valueGroup(head, groupStart_[c]), blockLength(c)};
+      rows += found;
     }
+    visitAll();
     if (!kernel_.finish(buffers.state, count, shape_.valueWidth())) broken_.store(true, std::memory_order_relaxed);
     for (int32_t r = 0; r < count; ++r)
       writeRow(buffers.state.sums + int64_t{r} * shape_.valueWidth(), job_.headDim, job_.dtype, job_.out, rasterOf(first + r) * job_.outStride + head * job_.headDim, false);

@@ -30,7 +30,7 @@ class Call {
     q_ = arena.take<std::byte>(threads * job.heads * shape_.queryBytes(kTileRows));
     buffers_ = arena.take<TileBuffers>(threads);
     for (int t = 0; t < threads; ++t) {
-      const TileBuffers buffers(arena, shape_, kTileRows);
+      const TileBuffers buffers(arena, kernel_, shape_, kTileRows);
       if (buffers_ == nullptr) continue;
       buffers_[t] = buffers;
       for (int32_t r = 0; r < kTileRows; ++r) buffers.rows[r] = static_cast<uint16_t>(r);
@@ -96,9 +96,8 @@ class Call {
     for (int32_t h = 0; h < job_.heads; ++h) {
       if (raised()) return;
       buffers.reset(shape_, count);
-      kernel_.visit({q + h * shape_.queryBytes(kTileRows), buffers.rows, count, k_ + h * shape_.keyBytes(groups_), v_ + h * shape_.valueBytes(groups_), job_.keys,
-                     shape_.depth(), shape_.valueWidth(), static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job_.headDim))), buffers.weights,
-                     buffers.state});
+      const TileVisit visit{buffers.rows, count, k_ + h * shape_.keyBytes(groups_), v_ + h * shape_.valueBytes(groups_), job_.keys};
+      kernel_.visit(buffers.job(shape_, q + h * shape_.queryBytes(kTileRows)), {&visit, 1});
       require(kernel_.finish(buffers.state, count, shape_.valueWidth()));
       for (int32_t r = 0; r < count; ++r) {
         const float* sums = buffers.state.sums + int64_t{r} * shape_.valueWidth();

@@ -1,6 +1,7 @@
 // Packed q, k, v of one call (tile.h states the formats) and the tile buffers each thread works in.
 #pragma once
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cpu/arena.h"
 #include "kernels/cpu/tile.h"
@@ -21,21 +22,29 @@ struct PackedShape {
 };
 
 /// Rows of a tile: its sums stay in the second-level cache together with a chunk of keys and values.
-inline int32_t tileRowsFor(const PackedShape& shape) {
-  const int64_t rows = (384 << 10) / (int64_t{shape.valueWidth()} * 4) / kRowGroup * kRowGroup;
-  return static_cast<int32_t>(std::clamp<int64_t>(rows, 8 * kRowGroup, 128 * kRowGroup));
+inline int32_t tileRowsFor(const TileKernel& kernel, const PackedShape& shape) {
+  const int64_t rows = kernel.sumBytes / (int64_t{shape.valueWidth()} * 4) / kRowGroup * kRowGroup;
+  return static_cast<int32_t>(std::clamp<int64_t>(rows, 8 * kRowGroup, 256 * kRowGroup));
 }
 
 struct TileBuffers {
   TileState state{};
-  std::byte* weights = nullptr;
-  uint16_t* rows = nullptr;
+  std::byte* scratch = nullptr;
+  uint16_t* rows = nullptr;      ///< of all visits of a call
+  TileVisit* visits = nullptr;
 
-  TileBuffers(Arena& arena, const PackedShape& shape, int32_t tileRows)
+  static constexpr int32_t kMostVisits = 32, kTilesOfRows = 4;
+
+  TileBuffers(Arena& arena, const TileKernel& kernel, const PackedShape& shape, int32_t tileRows)
       : state{arena.take<float>(int64_t{tileRows} * shape.valueWidth()), arena.take<float>(tileRows), arena.take<float>(tileRows),
               arena.take<float>(int64_t{tileRows} * shape.lanes)},
-        weights(arena.take<std::byte>(static_cast<int64_t>(kTileWeightBytes))),
-        rows(arena.take<uint16_t>(tileRows)) {}
+        scratch(arena.take<std::byte>(kernel.scratchBytes(shape.depth(), shape.valueWidth()))),
+        rows(arena.take<uint16_t>(int64_t{kTilesOfRows} * tileRows)),
+        visits(arena.take<TileVisit>(kMostVisits)) {}
+
+  TileJob job(const PackedShape& shape, const void* queries) const {
+    return {queries, shape.depth(), shape.valueWidth(), static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(shape.headDim))), scratch, state};
+  }
 
   void reset(const PackedShape& shape, int32_t rowCount) const {
     std::fill_n(state.sums, int64_t{rowCount} * shape.valueWidth(), 0.0f);

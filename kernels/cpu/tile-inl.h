@@ -7,6 +7,7 @@
 // - when a row must be rescaled in the middle of a chunk, the values of the weights written so far are added first;
 // - pad keys are zero rows, which would have logit 0: they are masked to -inf before anything looks at them.
 
+constexpr int32_t kSumBytes = 384 << 10;
 constexpr float kSlack = 8;  // 2^8 relative to a denominator of at least 2^-8: far from the limits of f32
 
 /// acc[r][n] += a[r][word i]·b[i][n] over `words` words.
@@ -34,20 +35,20 @@ struct Tile {
   static constexpr int32_t kLanes = V::kLanes;
   static constexpr int N = V::kVectors;
 
+  const TileJob& job;
   const TileVisit& visit;
-  int32_t chunkKeys;  ///< row stride of the weights
 
-  Element* weights(int r) const { return static_cast<Element*>(visit.weights) + int64_t{r} * kMostChunkKeys; }
-  const Element* query(int row) const { return static_cast<const Element*>(visit.queries) + int64_t{row} * visit.depth; }
-  float* sums(int row) const { return visit.state.sums + int64_t{row} * visit.valueWidth; }
-  float* denominator(int row) const { return visit.state.denominator + int64_t{row} * kLanes; }
+  Element* weights(int r) const { return static_cast<Element*>(job.scratch) + int64_t{r} * kMostChunkKeys; }
+  const Element* query(int row) const { return static_cast<const Element*>(job.queries) + int64_t{row} * job.depth; }
+  float* sums(int row) const { return job.state.sums + int64_t{row} * job.valueWidth; }
+  float* denominator(int row) const { return job.state.denominator + int64_t{row} * kLanes; }
 
   /// sums += weights[from, to)·values for R rows; `values` points at key `from`, which begins a group.
   template <int R>
   void addValues(const uint16_t* rows, const Element* values, int32_t from, int32_t to) const {
     const Element* left[R];
     for (int r = 0; r < R; ++r) left[r] = weights(r) + from;
-    const int32_t vectors = visit.valueWidth / kLanes;
+    const int32_t vectors = job.valueWidth / kLanes;
     int32_t at = 0;
     for (; at + N <= vectors; at += N) addChannels<R, N>(rows, left, values, at, (to - from) / V::kStep);
     if constexpr (N > 2)
@@ -62,7 +63,7 @@ struct Tile {
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int n = 0; n < M; ++n) acc[r][n] = V::load(sums(rows[r]) + (firstVector + n) * kLanes);
-    multiplyTile<V, R, M>(left, values + int64_t{firstVector} * kLanes * V::kStep, int64_t{visit.valueWidth} * V::kStep, int64_t{kLanes} * V::kStep, words, acc);
+    multiplyTile<V, R, M>(left, values + int64_t{firstVector} * kLanes * V::kStep, int64_t{job.valueWidth} * V::kStep, int64_t{kLanes} * V::kStep, words, acc);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -70,12 +71,12 @@ struct Tile {
   }
 
   void rescale(int row, float largest) const {
-    const float exponent = largest * visit.logitScale;
-    const Vector factor = V::exp2(V::set(visit.state.exponent[row] - exponent));  // exp2(-inf) at the first visit
-    for (int32_t i = 0; i < visit.valueWidth; i += kLanes) V::store(V::mul(V::load(sums(row) + i), factor), sums(row) + i);
+    const float exponent = largest * job.logitScale;
+    const Vector factor = V::exp2(V::set(job.state.exponent[row] - exponent));  // exp2(-inf) at the first visit
+    for (int32_t i = 0; i < job.valueWidth; i += kLanes) V::store(V::mul(V::load(sums(row) + i), factor), sums(row) + i);
     V::store(V::mul(V::load(denominator(row)), factor), denominator(row));
-    visit.state.exponent[row] = exponent;
-    visit.state.limit[row] = largest + kSlack / visit.logitScale;
+    job.state.exponent[row] = exponent;
+    job.state.limit[row] = largest + kSlack / job.logitScale;
   }
 
   /// Logits of R rows against M groups of keys, their weights written at `at` in the chunk. `valid` < M·lanes masks pad keys.
@@ -90,28 +91,28 @@ struct Tile {
 #pragma GCC unroll 8
       for (int n = 0; n < M; ++n) acc[r][n] = V::zero();
     }
-    multiplyTile<V, R, M>(left, keys, int64_t{kLanes} * V::kStep, int64_t{visit.depth} * kLanes, visit.depth / V::kStep, acc);
+    multiplyTile<V, R, M>(left, keys, int64_t{kLanes} * V::kStep, int64_t{job.depth} * kLanes, job.depth / V::kStep, acc);
     if (valid < M * kLanes) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
         for (int n = 0; n < M; ++n) acc[r][n] = V::keepFirst(valid - n * kLanes, acc[r][n]);
     }
-    const Vector scale = V::set(visit.logitScale);
+    const Vector scale = V::set(job.logitScale);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       Vector most = acc[r][0];
 #pragma GCC unroll 8
       for (int n = 1; n < M; ++n) most = V::max(most, acc[r][n]);
-      if (__builtin_expect(V::anyGreater(most, V::set(visit.state.limit[rows[r]])), 0)) {
+      if (__builtin_expect(V::anyGreater(most, V::set(job.state.limit[rows[r]])), 0)) {
         // Rows written in this panel before this one have weights at `at`; those keys stay pending.
         if (at > pending) {
-          addValues<R>(rows, chunkValues + int64_t{pending} * visit.valueWidth, pending, at);
+          addValues<R>(rows, chunkValues + int64_t{pending} * job.valueWidth, pending, at);
           pending = at;
         }
         rescale(rows[r], V::reduceMax(most));
       }
-      const Vector exponent = V::set(visit.state.exponent[rows[r]]);
+      const Vector exponent = V::set(job.state.exponent[rows[r]]);
       Vector weight[M];
 #pragma GCC unroll 8
       for (int n = 0; n < M; ++n) weight[n] = V::exp2(V::mulSub(acc[r][n], scale, exponent));
@@ -134,9 +135,9 @@ struct Tile {
   /// R rows against `groups` groups of keys from group `first` of the visit.
   template <int R>
   void rowGroup(const uint16_t* rows, int32_t first, int32_t groups) const {
-    const int64_t keyStride = int64_t{visit.depth} * kLanes;
+    const int64_t keyStride = int64_t{job.depth} * kLanes;
     const Element* keys = static_cast<const Element*>(visit.keyGroups) + first * keyStride;
-    const Element* values = static_cast<const Element*>(visit.valueGroups) + int64_t{first} * kLanes * visit.valueWidth;
+    const Element* values = static_cast<const Element*>(visit.valueGroups) + int64_t{first} * kLanes * job.valueWidth;
     int32_t pending = 0;
     // Panels as even as possible: 13 groups are 4+3+3+3, never 4+4+4+1, whose last would starve the multipliers.
     const int32_t panels = (groups + N - 1) / N;
@@ -144,7 +145,7 @@ struct Tile {
       const int32_t begin = groups * p / panels, end = groups * (p + 1) / panels;
       scoreAtMost<R, N>(rows, keys + begin * keyStride, values, end - begin, begin * kLanes, visit.keys - (first + begin) * kLanes, pending);
     }
-    addValues<R>(rows, values + int64_t{pending} * visit.valueWidth, pending, groups * kLanes);
+    addValues<R>(rows, values + int64_t{pending} * job.valueWidth, pending, groups * kLanes);
   }
 
   template <int R>
@@ -155,19 +156,23 @@ struct Tile {
     }
   }
 
-  static void run(const TileVisit& visit) {
-    const Tile tile{visit, 0};
+  static int64_t scratchBytes(int32_t, int32_t) { return int64_t{V::kRows} * kMostChunkKeys * int64_t{sizeof(Element)}; }
+
+  static void run(const TileJob& job, std::span<const TileVisit> visits) {
+    for (const TileVisit& visit : visits) Tile{job, visit}.run();
+  }
+  void run() const {
     const int32_t groups = (visit.keys + kLanes - 1) / kLanes;
     // Long chunks: the sums of a row group are loaded and stored once per chunk.
-    const int64_t groupBytes = int64_t{visit.depth} * kLanes * int64_t{sizeof(Element)};
+    const int64_t groupBytes = int64_t{job.depth} * kLanes * int64_t{sizeof(Element)};
     const int32_t most = static_cast<int32_t>(kMostChunkKeys / kLanes), fitting = static_cast<int32_t>(kChunkBytes / groupBytes);
     const int32_t chunk = fitting < N ? N : fitting > most ? most : fitting;
     const int32_t chunks = (groups + chunk - 1) / chunk;
     for (int32_t c = 0; c < chunks; ++c) {
       const int32_t begin = static_cast<int32_t>(int64_t{groups} * c / chunks), end = static_cast<int32_t>(int64_t{groups} * (c + 1) / chunks);
       int32_t row = 0;
-      for (; row + V::kRows <= visit.rowCount; row += V::kRows) tile.template rowGroup<V::kRows>(visit.rows + row, begin, end - begin);
-      tile.template lastRows<V::kRows - 1>(visit.rows + row, visit.rowCount - row, begin, end - begin);
+      for (; row + V::kRows <= visit.rowCount; row += V::kRows) rowGroup<V::kRows>(visit.rows + row, begin, end - begin);
+      lastRows<V::kRows - 1>(visit.rows + row, visit.rowCount - row, begin, end - begin);
     }
   }
 

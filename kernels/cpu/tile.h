@@ -23,19 +23,23 @@ struct TileState {
   float* denominator;   ///< [rows, lanes] partial sums
 };
 
-/// Rows `rows[0..rowCount)` of a tile against `keys` consecutive keys beginning at a group.
-struct TileVisit {
+/// A tile of query rows.
+struct TileJob {
   const void* queries;
+  int32_t depth;        ///< elements per query row
+  int32_t valueWidth;   ///< elements per value row, a multiple of lanes
+  float logitScale;     ///< log2(e)/sqrt(headDim)
+  void* scratch;        ///< scratchBytes of the kernel
+  TileState state;
+};
+
+/// Rows `rows[0..rowCount)` of a tile against `keys` consecutive keys beginning at a group; neither is empty.
+struct TileVisit {
   const uint16_t* rows;
   int32_t rowCount;
   const void* keyGroups;
   const void* valueGroups;
   int32_t keys;
-  int32_t depth;        ///< elements per query row
-  int32_t valueWidth;   ///< elements per value row, a multiple of lanes
-  float logitScale;     ///< log2(e)/sqrt(headDim)
-  void* weights;        ///< scratch of tileWeightBytes()
-  TileState state;
 };
 
 struct TileKernel {
@@ -43,7 +47,11 @@ struct TileKernel {
   DType element;        ///< packed type: F32 or BF16
   int32_t lanes;
   int32_t step;         ///< elements per word: 1 (F32) or 2 (BF16)
-  void (*visit)(const TileVisit& visit);
+  int32_t sumBytes;     ///< of a tile: what its sums may take of the second-level cache
+  /// Of one thread, for keys of this depth and values of this width.
+  int64_t (*scratchBytes)(int32_t depth, int32_t valueWidth);
+  /// In order; the more visits in one call, the better a kernel can overlap their steps.
+  void (*visit)(const TileJob& job, std::span<const TileVisit> visits);
   /// Divides rows [0, rowCount) by their denominators. False when a denominator is not a positive finite number.
   bool (*finish)(const TileState& state, int32_t rowCount, int32_t valueWidth);
   /// gate[c·stride + j] = means[c]·query j for j < lanes: f32, one accumulator each, fused, channels ascending. `queries` is
@@ -53,7 +61,6 @@ struct TileKernel {
 
 /// Keys a row group takes through the softmax before their values are added.
 constexpr int32_t kMostChunkKeys = 512, kRowGroup = 6;
-constexpr size_t kTileWeightBytes = size_t{kRowGroup} * kMostChunkKeys * sizeof(float);
 
 /// Kernels this processor can run for `dtype` inputs, best first. BF16 inputs run on F32 kernels where there is no bf16 unit.
 std::span<const TileKernel* const> tileKernels(DType dtype);

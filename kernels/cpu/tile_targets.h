@@ -13,5 +13,12 @@ namespace avx512bf16 {
 extern const TileKernel kernel;
 }
 #endif
+#if defined(VMOBA_AMX)
+namespace amx {
+extern const int32_t sumBytes;
+void visit(const TileJob& job, std::span<const TileVisit> visits);
+int64_t scratchBytes(int32_t depth, int32_t valueWidth);
+}
+#endif
 
 }  // namespace vmoba::cpu

@@ -32,13 +32,13 @@ class AttentionCall {
 class TileCall final : public AttentionCall {
  public:
   TileCall(DType dtype, int32_t headDim)
-      : kernel_(cpu::chooseTileKernel(dtype, nullptr)), shape_{1, headDim, headDim, kernel_.lanes, kernel_.step, kernel_.element}, tileRows_(cpu::tileRowsFor(shape_)) {
+      : kernel_(cpu::chooseTileKernel(dtype, nullptr)), shape_{1, headDim, headDim, kernel_.lanes, kernel_.step, kernel_.element}, tileRows_(cpu::tileRowsFor(kernel_, shape_)) {
     cpu::Arena sizes;
-    for (int t = 0; t < threadCount(); ++t) cpu::TileBuffers(sizes, shape_, tileRows_);
+    for (int t = 0; t < threadCount(); ++t) cpu::TileBuffers(sizes, kernel_, shape_, tileRows_);
     scratch_.resize(sizes.bytes());
     cpu::Arena arena(scratch_);
     for (int t = 0; t < threadCount(); ++t) {
-      buffers_.emplace_back(arena, shape_, tileRows_);
+      buffers_.emplace_back(arena, kernel_, shape_, tileRows_);
       for (int32_t r = 0; r < tileRows_; ++r) buffers_.back().rows[r] = static_cast<uint16_t>(r);
     }
   }
@@ -56,13 +56,13 @@ class TileCall final : public AttentionCall {
     });
   }
   void attend(const std::byte* queries, int64_t n, float* out, float* logSumExp) override {
-    const auto scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(shape_.headDim)));
     parallelForDynamic((n + tileRows_ - 1) / tileRows_, [&](int64_t tile) {
       const cpu::TileBuffers& b = buffers_[static_cast<size_t>(threadIndex())];
       const int64_t first = tile * tileRows_;
       const auto count = static_cast<int32_t>(std::min<int64_t>(tileRows_, n - first));
       b.reset(shape_, count);
-      kernel_.visit({queries + shape_.queryBytes(first), b.rows, count, k_.data(), v_.data(), keys_, shape_.depth(), shape_.valueWidth(), scale, b.weights, b.state});
+      const cpu::TileVisit visit{b.rows, count, k_.data(), v_.data(), keys_};
+      kernel_.visit(b.job(shape_, queries + shape_.queryBytes(first)), {&visit, 1});
       kernel_.finish(b.state, count, shape_.valueWidth());
       for (int32_t r = 0; r < count; ++r) {
         const float* denominators = b.state.denominator + int64_t{r} * shape_.lanes;
