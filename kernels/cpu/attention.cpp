@@ -158,6 +158,7 @@ class Call {
                        part == kQuery ? job_.normQ : part == kKey ? job_.normK : nullptr, job_.normEps, nullptr, nullptr};
       for (int32_t j = 0; j < count; ++j) {
         const int64_t raster = rasterOf(first + j);
+        if (j + 2 < count) prefetchRow(source, rasterOf(first + j + 2));
         if (part != kValue && job_.ropeCos != nullptr) {
           source.cosine = job_.ropeCos + raster * (job_.headDim / 2);
           source.sine = job_.ropeSin + raster * (job_.headDim / 2);

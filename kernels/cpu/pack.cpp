@@ -29,16 +29,36 @@ VMOBA_CLONES double sumOfSquares(const float* x, int64_t n) {
   return total;
 }
 
-/// x - x is 0 for every finite x and NaN otherwise.
-VMOBA_CLONES float differences(const float* x, int64_t n) {
-  float lane[kSums] = {};
+// In the next two, x - x is 0 for every finite x and NaN otherwise.
+
+/// out = in; whether all are finite.
+VMOBA_CLONES bool copyFinite(const float* in, float* out, int64_t n) {
+  float lane[kSums] = {}, total = 0;
   int64_t i = 0;
   for (; i + kSums <= n; i += kSums)
-    for (int64_t j = 0; j < kSums; ++j) lane[j] += x[i + j] - x[i + j];
-  for (int64_t j = 0; i < n; ++i, ++j) lane[j] += x[i] - x[i];
-  float total = 0;
+    for (int64_t j = 0; j < kSums; ++j) {
+      out[i + j] = in[i + j];
+      lane[j] += in[i + j] - in[i + j];
+    }
+  for (; i < n; ++i) total += (out[i] = in[i]) - in[i];
   for (const float part : lane) total += part;
-  return total;
+  return total == 0;
+}
+VMOBA_CLONES bool widenFinite(const Bf16* in, float* out, int64_t n) {
+  float lane[kSums] = {}, total = 0;
+  int64_t i = 0;
+  for (; i + kSums <= n; i += kSums)
+    for (int64_t j = 0; j < kSums; ++j) {
+      const float x = std::bit_cast<float>(static_cast<uint32_t>(in[i + j].bits) << 16);
+      out[i + j] = x;
+      lane[j] += x - x;
+    }
+  for (; i < n; ++i) {
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(in[i].bits) << 16);
+    total += out[i] - out[i];
+  }
+  for (const float part : lane) total += part;
+  return total == 0;
 }
 
 VMOBA_CLONES void scaleBy(float* x, float factor, const float* weight, int64_t n) {
@@ -69,25 +89,57 @@ VMOBA_CLONES void addTo(const float* row, double* sums, int64_t n) {
   for (int64_t i = 0; i < n; ++i) sums[i] += static_cast<double>(row[i]);
 }
 
-/// out[i][0..lanes) = word i of each row, 8 x 8 at a time so that both sides stay in few cache lines.
-VMOBA_CLONES void transposeWords(const uint32_t* rows, int64_t rowWords, int32_t keys, int32_t lanes, int32_t words, uint32_t* out) {
+using Words4 [[gnu::vector_size(16), gnu::aligned(4), gnu::may_alias]] = uint32_t;
+
+/// out[i·lanes + j] = word i of row j.
+VMOBA_CLONES void transposeFull(const uint32_t* rows, int64_t rowWords, int32_t lanes, int32_t words, uint32_t* out) {
+  int32_t i = 0;
+  if (lanes % 4 == 0)
+    for (; i + 4 <= words; i += 4)
+      for (int32_t j = 0; j < lanes; j += 4) {
+        const uint32_t* from = rows + j * rowWords + i;
+        const auto row = [&](int32_t r) { return *reinterpret_cast<const Words4*>(from + r * rowWords); };
+        const Words4 low01 = __builtin_shufflevector(row(0), row(1), 0, 4, 1, 5), high01 = __builtin_shufflevector(row(0), row(1), 2, 6, 3, 7);
+        const Words4 low23 = __builtin_shufflevector(row(2), row(3), 0, 4, 1, 5), high23 = __builtin_shufflevector(row(2), row(3), 2, 6, 3, 7);
+        const auto store = [&](int32_t r, Words4 x) { *reinterpret_cast<Words4*>(out + int64_t{i + r} * lanes + j) = x; };
+        store(0, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
+        store(1, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
+        store(2, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
+        store(3, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+      }
+  for (; i < words; ++i)
+    for (int32_t j = 0; j < lanes; ++j) out[int64_t{i} * lanes + j] = rows[j * rowWords + i];
+}
+
+/// The same of `keys` rows of `lanes`; the others are zero.
+void transposeWords(const uint32_t* rows, int64_t rowWords, int32_t keys, int32_t lanes, int32_t words, uint32_t* out) {
+  if (keys == lanes) return transposeFull(rows, rowWords, lanes, words, out);
   for (int32_t i = 0; i < words; ++i)
-    for (int32_t j = 0; j < keys; ++j) out[int64_t{i} * lanes + j] = rows[j * rowWords + i];
-  if (keys == lanes) return;
-  for (int32_t i = 0; i < words; ++i)
-    for (int32_t j = keys; j < lanes; ++j) out[int64_t{i} * lanes + j] = 0;
+    for (int32_t j = 0; j < lanes; ++j) out[int64_t{i} * lanes + j] = j < keys ? rows[j * rowWords + i] : 0;
+}
+
+/// Words of two bf16, `lanes` per row: the first of each to one row of floats, the second to the next.
+VMOBA_CLONES void splitWords(const uint32_t* words, int64_t rows, int64_t lanes, uint32_t* out) {
+  for (int64_t i = 0; i < rows; ++i, words += lanes, out += 2 * lanes)
+    for (int64_t j = 0; j < lanes; ++j) {
+      out[j] = words[j] << 16;
+      out[lanes + j] = words[j] & 0xffff0000u;
+    }
 }
 
 }  // namespace
 
+void prefetchRow(const RowSource& source, int64_t index) {
+  constexpr int64_t kLine = 64, kMostLines = 16;  // then the processor's own prefetching has found the stream
+  const auto* row = static_cast<const std::byte*>(source.base) + index * source.stride * static_cast<int64_t>(elementBytes(source.dtype));
+  const int64_t lines = std::min(kMostLines, (source.dim() * static_cast<int64_t>(elementBytes(source.dtype)) + kLine - 1) / kLine);
+  for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(row + line * kLine);
+}
+
 bool prepareRow(const RowSource& source, int64_t index, float* out) {
   const int64_t dim = source.dim(), at = index * source.stride;
-  if (source.dtype == DType::BF16) {
-    convert(static_cast<const Bf16*>(source.base) + at, DType::BF16, out, DType::F32, dim);
-  } else {
-    std::memcpy(out, static_cast<const float*>(source.base) + at, static_cast<size_t>(dim) * sizeof(float));
-  }
-  const bool finite = differences(out, dim) == 0;
+  const bool finite = source.dtype == DType::BF16 ? widenFinite(static_cast<const Bf16*>(source.base) + at, out, dim)
+                                                  : copyFinite(static_cast<const float*>(source.base) + at, out, dim);
   if (source.norm != nullptr)
     scaleBy(out, static_cast<float>(1 / std::sqrt(sumOfSquares(out, dim) / static_cast<double>(dim) + static_cast<double>(source.eps))), source.norm, dim);
   if (source.cosine != nullptr)
@@ -137,14 +189,16 @@ void packValueGroup(DType element, const float* rows, int64_t rowStride, int32_t
 void accumulate(const float* row, double* sums, int64_t count) { addTo(row, sums, count); }
 
 void transposeQueries(DType element, const void* rows, int32_t count, int32_t lanes, int32_t depth, float* out) {
-  if (element == DType::F32) {
-    transposeWords(static_cast<const uint32_t*>(rows), depth, count, lanes, depth, reinterpret_cast<uint32_t*>(out));
-    return;
+  const auto* from = static_cast<const uint32_t*>(rows);
+  auto* to = reinterpret_cast<uint32_t*>(out);
+  if (element == DType::F32) return transposeWords(from, depth, count, lanes, depth, to);
+  constexpr int32_t kWords = 32, kMostLanes = 16;
+  uint32_t words[kWords * kMostLanes];
+  for (int32_t i = 0; i < depth / 2; i += kWords) {
+    const int32_t n = std::min(kWords, depth / 2 - i);
+    transposeWords(from + i, depth / 2, count, lanes, n, words);
+    splitWords(words, n, lanes, to + int64_t{2} * i * lanes);
   }
-  const auto* from = static_cast<const uint16_t*>(rows);
-  for (int32_t j = 0; j < lanes; ++j)
-    for (int32_t i = 0; i < depth; ++i)
-      out[int64_t{i} * lanes + j] = j < count ? std::bit_cast<float>(static_cast<uint32_t>(from[int64_t{j} * depth + i]) << 16) : 0.0f;
 }
 
 void writeRow(const float* values, int32_t count, DType dtype, void* out, int64_t at, bool add) {

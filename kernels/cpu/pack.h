@@ -22,6 +22,9 @@ struct RowSource {
   int64_t dim() const { return int64_t{heads} * headDim; }
 };
 
+/// Rows are met in the partition's order, which no processor foresees.
+void prefetchRow(const RowSource& source, int64_t index);
+
 /// out[0..dim) = row `index` in f32: x·(1/sqrt(mean(x²) + eps))·norm, squares summed in double, then rotated (products unfused,
 /// so that other backends can follow bit for bit). False when it holds NaN or infinity.
 bool prepareRow(const RowSource& source, int64_t index, float* out);

@@ -1,9 +1,11 @@
 #include "native/bench/attention_runner.h"
 
 #include <algorithm>
+#include <span>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/rows/rows.h"
+#include "native/base/large_memory.h"
 #include "native/base/parallel.h"
 
 namespace vmoba {
@@ -11,7 +13,7 @@ namespace {
 
 constexpr StatisticsRequest kMaps{true, -1};
 
-std::vector<float> asFloats(const std::vector<std::byte>& bytes, DType dtype) {
+std::vector<float> asFloats(std::span<const std::byte> bytes, DType dtype) {
   std::vector<float> values(bytes.size() / elementBytes(dtype));
   cpu::convert(bytes.data(), dtype, values.data(), DType::F32, static_cast<int64_t>(values.size()));
   return values;
@@ -20,7 +22,10 @@ std::vector<float> asFloats(const std::vector<std::byte>& bytes, DType dtype) {
 class CpuRunner final : public AttentionRunner {
  public:
   CpuRunner(AttentionInputs inputs, std::function<double()> clock) : AttentionRunner(std::move(inputs)), clock_(std::move(clock)) {
-    out_.resize(static_cast<size_t>(inputs_.grid.tokens() * inputs_.dim()) * elementBytes(inputs_.dtype));
+    const size_t slice = inputs_.rows.size() / 3;
+    rows_ = LargeBuffer(3 * slice);
+    out_ = LargeBuffer(slice);
+    std::copy(inputs_.rows.begin(), inputs_.rows.end(), rows_.bytes().begin());
   }
 
   Result run(const Call& call) override {
@@ -30,32 +35,32 @@ class CpuRunner final : public AttentionRunner {
     job.heads = inputs_.heads;
     job.headDim = inputs_.headDim;
     job.dtype = inputs_.dtype;
-    job.q = inputs_.rows.data();
-    job.k = inputs_.rows.data() + slice;
-    job.v = inputs_.rows.data() + 2 * slice;
+    job.q = rows_.bytes().data();
+    job.k = rows_.bytes().data() + slice;
+    job.v = rows_.bytes().data() + 2 * slice;
     job.rowStride = 3 * inputs_.dim();
     job.ropeCos = inputs_.ropeCos.data();
     job.ropeSin = inputs_.ropeSin.data();
     job.blocks = call.plan;
     job.rule = call.rule;
-    job.out = out_.data();
+    job.out = out_.bytes().data();
     job.outStride = inputs_.dim();
     job.routingOnly = call.routingOnly;
     job.probe = call.probe;
     const size_t bytes = cpu::selfAttentionScratchBytes(job, threadCount());
-    if (scratch_.size() < bytes) scratch_.resize(bytes);
+    if (scratch_.bytes().size() < bytes) scratch_ = LargeBuffer(bytes);
     Result result;
     const double started = clock_();
-    cpu::selfAttention(job, scratch_, &kMaps, call.described ? &result.statistics : nullptr);
+    cpu::selfAttention(job, scratch_.bytes(), &kMaps, call.described ? &result.statistics : nullptr);
     result.seconds = clock_() - started;
     return result;
   }
-  std::vector<float> output() override { return asFloats(out_, inputs_.dtype); }
-  size_t scratchBytes() const override { return scratch_.size(); }
+  std::vector<float> output() override { return asFloats(out_.bytes(), inputs_.dtype); }
+  size_t scratchBytes() const override { return scratch_.bytes().size(); }
 
  private:
   std::function<double()> clock_;
-  std::vector<std::byte> out_, scratch_;
+  LargeBuffer rows_, out_, scratch_;
 };
 
 class DeviceRunner final : public AttentionRunner {

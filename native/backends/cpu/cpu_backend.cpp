@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/rows/rows.h"
 #include "native/base/error.h"
+#include "native/base/large_memory.h"
 #include "native/base/parallel.h"
 
 #if defined(__linux__) || defined(__APPLE__)
@@ -35,8 +36,8 @@ size_t physicalMemoryBytes() {
 }
 
 struct Heap final : MemorySource {
-  std::byte* allocate(size_t bytes) override { return static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kPoolAlignment}, std::nothrow)); }
-  void free(std::byte* address) noexcept override { ::operator delete(address, std::align_val_t{kPoolAlignment}); }
+  std::byte* allocate(size_t bytes) override { return allocateLarge(bytes); }
+  void free(std::byte* address) noexcept override { freeLarge(address); }
   const char* description() const override { return "the system"; }
 };
 
