@@ -56,7 +56,7 @@ class Call {
       means_ = arena.take<float>(heads * blocks_ * depth);
       gatePlane_ = blocks_ * gateStride_;
       gate_ = arena.take<float>(gatePlane_ * (gatesOfAllHeads() ? heads : threads));
-      queries_ = arena.take<float>(threads * depth * shape_.lanes);
+      queries_ = arena.take<float>(threads * 2 * depth * shape_.lanes);
       workFloats_ = selectionWorkFloats(*job.blocks, job.heads, job.rule);
       work_ = arena.take<float>(workFloats_ * (headWise_ ? threads : 1));
     }
@@ -221,10 +221,13 @@ class Call {
   }
 
   void gateRows(int32_t head, int32_t begin, int32_t end, float* gate) const {
-    float* transposed = queries_ + threadIndex() * int64_t{shape_.depth()} * shape_.lanes;
-    for (int32_t at = begin; at < end; at += shape_.lanes) {
-      transposeQueries(shape_.element, queries(head, at), std::min(shape_.lanes, end - at), shape_.lanes, shape_.depth(), transposed);
-      kernel_.gate(transposed, means_ + int64_t{head} * blocks_ * shape_.depth(), blocks_, shape_.depth(), gate + at, gateStride_);
+    const int32_t lanes = shape_.lanes, depth = shape_.depth();
+    float* transposed = queries_ + threadIndex() * int64_t{2} * depth * lanes;
+    for (int32_t at = begin; at < end; at += 2 * lanes) {
+      const int32_t groups = end - at > lanes ? 2 : 1;
+      for (int32_t g = 0; g < groups; ++g)
+        transposeQueries(shape_.element, queries(head, at + g * lanes), std::min(lanes, end - at - g * lanes), lanes, depth, transposed + int64_t{g} * depth * lanes);
+      kernel_.gate(transposed, groups, means_ + int64_t{head} * blocks_ * depth, blocks_, depth, gate + at, gateStride_);
     }
   }
 

@@ -188,23 +188,38 @@ struct Tile {
     return sound;
   }
 
-  template <int B>
+  template <int B, int G>
   static void gateBlocks(const float* queries, const float* means, int32_t depth, float* gate, int64_t stride) {
-    Vector acc[B];
+    Vector acc[B][G];
 #pragma GCC unroll 8
-    for (int b = 0; b < B; ++b) acc[b] = V::zero();
-    for (int32_t i = 0; i < depth; ++i) {
-      const Vector q = V::load(queries + int64_t{i} * kLanes);
+    for (int b = 0; b < B; ++b)
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) acc[b][g] = V::zero();
+    for (int64_t i = 0; i < depth; ++i) {
+      Vector q[G];
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) q[g] = V::load(queries + (g * depth + i) * kLanes);
 #pragma GCC unroll 8
-      for (int b = 0; b < B; ++b) acc[b] = V::mulAdd(q, V::set(means[int64_t{b} * depth + i]), acc[b]);
+      for (int b = 0; b < B; ++b) {
+        const Vector mean = V::set(means[int64_t{b} * depth + i]);
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) acc[b][g] = V::mulAdd(q[g], mean, acc[b][g]);
+      }
     }
 #pragma GCC unroll 8
-    for (int b = 0; b < B; ++b) V::store(acc[b], gate + b * stride);
+    for (int b = 0; b < B; ++b)
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) V::store(acc[b][g], gate + b * stride + g * kLanes);
   }
 
-  static void gate(const float* queries, const float* means, int32_t blocks, int32_t depth, float* out, int64_t stride) {
+  template <int G>
+  static void gateGroups(const float* queries, const float* means, int32_t blocks, int32_t depth, float* out, int64_t stride) {
+    constexpr int B = 2 * N;
     int32_t c = 0;
-    for (; c + 8 <= blocks; c += 8) gateBlocks<8>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
-    for (; c < blocks; ++c) gateBlocks<1>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
+    for (; c + B <= blocks; c += B) gateBlocks<B, G>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
+    for (; c < blocks; ++c) gateBlocks<1, G>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
+  }
+  static void gate(const float* queries, int32_t groups, const float* means, int32_t blocks, int32_t depth, float* out, int64_t stride) {
+    (groups == 2 ? gateGroups<2> : gateGroups<1>)(queries, means, blocks, depth, out, stride);
   }
 };

@@ -54,9 +54,9 @@ struct TileKernel {
   void (*visit)(const TileJob& job, std::span<const TileVisit> visits);
   /// Divides rows [0, rowCount) by their denominators. False when a denominator is not a positive finite number.
   bool (*finish)(const TileState& state, int32_t rowCount, int32_t valueWidth);
-  /// gate[c·stride + j] = means[c]·query j for j < lanes: f32, one accumulator each, fused, channels ascending. `queries` is
-  /// transposed f32 [depth][lanes], `means` [blocks][depth].
-  void (*gate)(const float* queries, const float* means, int32_t blocks, int32_t depth, float* gate, int64_t stride);
+  /// gate[c·stride + j] = means[c]·query j for j < groups·lanes, groups 1 or 2: f32, one accumulator each, fused, channels ascending.
+  /// `queries` is transposed f32 [groups][depth][lanes], `means` [blocks][depth].
+  void (*gate)(const float* queries, int32_t groups, const float* means, int32_t blocks, int32_t depth, float* gate, int64_t stride);
 };
 
 /// Keys a row group takes through the softmax before their values are added.

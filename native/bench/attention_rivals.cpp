@@ -236,7 +236,7 @@ RivalTimes publishedAlgorithm(const RivalInputs& in, float tau, bool library, co
         for (int64_t i = 0; i < d; ++i) means[static_cast<size_t>(c * d + i)] += k[s * dim + i] / static_cast<float>(plan.length(c));
     for (int64_t s = 0; s < tokens; s += kernel.lanes) {
       cpu::transposeQueries(in.dtype, q.data() + static_cast<size_t>(s) * rowBytes, static_cast<int32_t>(std::min<int64_t>(kernel.lanes, tokens - s)), kernel.lanes, in.headDim, wide.data());
-      kernel.gate(wide.data(), means.data(), plan.blocks(), in.headDim, padded.data() + s, stride);
+      kernel.gate(wide.data(), 1, means.data(), plan.blocks(), in.headDim, padded.data() + s, stride);
     }
     std::vector<float> gate;
     for (int64_t c = 0; c < plan.blocks(); ++c) gate.insert(gate.end(), padded.begin() + c * stride, padded.begin() + c * stride + tokens);
