@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -67,13 +68,6 @@ VMOBA_CLONES void measure(const float* gate, int64_t n, Extent* extent) {
   }
 }
 
-VMOBA_CLONES void binIndices(const float* gate, int64_t n, float least, float scale, int32_t* bin) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float at = (gate[i] - least) * scale;
-    bin[i] = static_cast<int32_t>(at < static_cast<float>(kBins - 1) ? at : static_cast<float>(kBins - 1));
-  }
-}
-
 /// Bits of the 64 gates at `gate` that are greater than `cut`.
 VMOBA_CLONES uint64_t greaterBits(const float* gate, float cut) {
   uint8_t greater[64];
@@ -82,6 +76,29 @@ VMOBA_CLONES uint64_t greaterBits(const float* gate, float cut) {
   for (int j = 0; j < 8; ++j) {
     uint64_t eight;
     std::memcpy(&eight, greater + 8 * j, 8);
+    word |= (eight * 0x0102040810204080u >> 56) << (8 * j);
+  }
+  return word;
+}
+
+/// Of the 64 gates at `gate`: bits of those in (low, high], and the sums of those above.
+VMOBA_CLONES uint64_t bitsBetween(const float* gate, float low, float high, int64_t* above, double* aboveSum) {
+  constexpr int lanes = 16;
+  uint8_t between[64];
+  int32_t count[lanes] = {};
+  double sum[lanes] = {};
+  for (int i = 0; i < 64; i += lanes)
+    for (int j = 0; j < lanes; ++j) {
+      const float g = gate[i + j];
+      between[i + j] = (g > low) & !(g > high);
+      count[j] += g > high;
+      sum[j] += g > high ? static_cast<double>(g) : 0.0;
+    }
+  for (int j = 0; j < lanes; ++j) *above += count[j], *aboveSum += sum[j];
+  uint64_t word = 0;
+  for (int j = 0; j < 8; ++j) {
+    uint64_t eight;
+    std::memcpy(&eight, between + 8 * j, 8);
     word |= (eight * 0x0102040810204080u >> 56) << (8 * j);
   }
   return word;
@@ -120,15 +137,15 @@ class Narrowing {
     ++count_[static_cast<size_t>(bin)];
     sum_[static_cast<size_t>(bin)] += static_cast<double>(gate);
   }
-  /// The highest bin at whose end the goal is reached, or -1; what lies above it is added to the running totals. `certain`: the goal
-  /// is known to be reached here, so that the lowest bin in use answers even where sums in another order fall short by their last bit.
-  int32_t find(const Goal& goal, bool certain, int64_t& above, double& aboveSum) const {
+  /// The highest bin at whose end the goal is reached; what lies above it is added to the running totals. The goal is known to be
+  /// reached here, so that the lowest bin in use answers even where sums in another order fall short by their last bit.
+  int32_t find(const Goal& goal, int64_t& above, double& aboveSum) const {
     int32_t bin = kBins - 1, lowest = 0;
-    while (certain && count_[static_cast<size_t>(lowest)] == 0) ++lowest;
-    for (; bin >= 0; --bin) {
+    while (count_[static_cast<size_t>(lowest)] == 0) ++lowest;
+    for (; bin > lowest; --bin) {
       const auto i = static_cast<size_t>(bin);
       if (count_[i] == 0) continue;
-      if ((certain && bin == lowest) || goal.reached(above + count_[i], aboveSum + sum_[i])) break;
+      if (goal.reached(above + count_[i], aboveSum + sum_[i])) break;
       above += count_[i];
       aboveSum += sum_[i];
     }
@@ -146,35 +163,69 @@ struct Cut {
   int64_t ties = 0;    ///< and this many entries equal to it, in flat order
 };
 
-Cut findCut(std::span<const Run> runs, const Extent& extent, const Goal& goal, std::span<float> work) {
-  thread_local Narrowing histogram;
-  thread_local std::vector<int32_t> bins(kBins);
-  const double width = static_cast<double>(extent.most) - static_cast<double>(extent.least);
-  const float scale = width > 0 ? static_cast<float>(kBins / width) : 0.0f;
-  histogram.clear();
-  const auto eachPiece = [&](const auto& visit) {
-    for (const Run& run : runs)
-      for (int32_t at = run.begin; !run.own && at < run.end; at += kBins) {
-        const int32_t n = std::min(kBins, run.end - at);
-        binIndices(run.gate + at, n, extent.least, scale, bins.data());
-        visit(run.gate + at, n);
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// Values above `low` and up to `high`.
+struct Bracket {
+  float low = -kInfinity, high = kInfinity;
+};
+
+/// Where the cut lies, most likely, by what the goal would be among evenly spread samples.
+Bracket guessBracket(std::span<const Run> runs, int64_t entries, const Goal& goal) {
+  constexpr int64_t kSamples = 4096, kMargin = kSamples / 25;  // five standard deviations of a rank
+  thread_local std::vector<float> samples;
+  samples.clear();
+  const int64_t stride = entries / kSamples;
+  int64_t next = 0;  // offset of the next sample from the run's begin
+  for (const Run& run : runs) {
+    if (run.own) continue;
+    for (; next < run.count(); next += stride) samples.push_back(run.gate[run.begin + next]);
+    next -= run.count();
+  }
+  std::sort(samples.begin(), samples.end(), std::greater<>());
+  int64_t at = 0;
+  for (double sum = 0; at < std::ssize(samples); ++at) {
+    sum += static_cast<double>(samples[static_cast<size_t>(at)]);
+    if (goal.reached((at + 1) * stride, sum * static_cast<double>(stride))) break;
+  }
+  Bracket bracket;
+  if (at - kMargin >= 0) bracket.high = samples[static_cast<size_t>(at - kMargin)];
+  if (at + kMargin < std::ssize(samples)) bracket.low = samples[static_cast<size_t>(at + kMargin)];
+  return bracket;
+}
+
+/// Entries above a bracket, and those within it, which `list` receives.
+struct Listing {
+  int64_t above = 0, listed = 0;
+  double aboveSum = 0, listedSum = 0;
+
+  Listing(std::span<const Run> runs, const Bracket& bracket, std::span<float> list) {
+    const auto add = [&](float gate) {
+      list[static_cast<size_t>(listed++)] = gate;
+      listedSum += static_cast<double>(gate);
+    };
+    for (const Run& run : runs) {
+      if (run.own) continue;
+      int32_t s = run.begin;
+      for (; s + 64 <= run.end; s += 64)
+        for (uint64_t word = bitsBetween(run.gate + s, bracket.low, bracket.high, &above, &aboveSum); word != 0; word &= word - 1) add(run.gate[s + std::countr_zero(word)]);
+      for (; s < run.end; ++s) {
+        if (const float gate = run.gate[s]; gate > bracket.high) ++above, aboveSum += static_cast<double>(gate);
+        else if (gate > bracket.low) add(gate);
       }
-  };
-  eachPiece([&](const float* gate, int32_t n) {
-    for (int32_t i = 0; i < n; ++i) histogram.add(bins[size_t(i)], gate[i]);
-  });
-  int64_t above = 0;
-  double aboveSum = 0;
-  const int32_t chosen = histogram.find(goal, false, above, aboveSum);
-  if (chosen < 0) return {};
-  int64_t listed = 0;
-  eachPiece([&](const float* gate, int32_t n) {
-    for (int32_t i = 0; i < n; ++i) {
-      work[static_cast<size_t>(listed)] = gate[i];
-      listed += bins[size_t(i)] == chosen;
     }
-  });
-  // Within the bin: by order-preserving integers, twelve bits at a time.
+  }
+  bool holds(const Goal& goal) const { return !(above > 0 && goal.reached(above, aboveSum)) && goal.reached(above + listed, aboveSum + listedSum); }
+};
+
+Cut findCut(std::span<const Run> runs, int64_t entries, const Goal& goal, std::span<float> work) {
+  constexpr int64_t kFew = 1 << 16;
+  thread_local Narrowing histogram;
+  Listing listing(runs, entries > kFew ? guessBracket(runs, entries, goal) : Bracket{}, work);
+  if (!listing.holds(goal) && listing.listed < entries) listing = Listing(runs, {}, work);
+  if (!listing.holds(goal)) return {};
+  auto [above, listed, aboveSum, listedSum] = listing;
+  // By order-preserving integers, twelve bits at a time.
   while (true) {
     int32_t low = std::numeric_limits<int32_t>::max(), high = std::numeric_limits<int32_t>::min();
     for (int64_t i = 0; i < listed; ++i) {
@@ -187,7 +238,7 @@ Cut findCut(std::span<const Run> runs, const Extent& extent, const Goal& goal, s
     const auto binOf = [&](float gate) { return static_cast<int32_t>((static_cast<uint32_t>(orderedKey(gate)) - static_cast<uint32_t>(low)) >> shift); };
     histogram.clear();
     for (int64_t i = 0; i < listed; ++i) histogram.add(binOf(work[size_t(i)]), work[size_t(i)]);
-    const int32_t bin = histogram.find(goal, true, above, aboveSum);
+    const int32_t bin = histogram.find(goal, above, aboveSum);
     int64_t kept = 0;
     for (int64_t i = 0; i < listed; ++i) {
       const float gate = work[size_t(i)];
@@ -258,27 +309,19 @@ void selectShare(std::span<const Run> runs, const SelectionRule& rule, std::span
     else takeAll(runs);
     return;
   }
-  Cut cut = findCut(runs, others, goal, work);
+  Cut cut = findCut(runs, otherCount, goal, work);
   if (cut.reached) return take(runs, cut);
   if (!twoOnly) return takeAll(runs);
-  cut = findCut(runs, others, {true, std::min<int64_t>(2, otherCount)}, work);
+  cut = findCut(runs, otherCount, {true, std::min<int64_t>(2, otherCount)}, work);
   take(runs, cut);
 }
 
 void selectBest(std::span<const Run> runs, int64_t budget, std::span<float> work) {
-  Extent others;
   int64_t otherCount = 0;
-  for (const Run& run : runs) {
-    if (run.own) {
-      budget -= run.count();
-    } else {
-      measure(run.gate + run.begin, run.count(), &others);
-      otherCount += run.count();
-    }
-  }
+  for (const Run& run : runs) (run.own ? budget : otherCount) += run.own ? -run.count() : run.count();
   if (budget <= 0 || otherCount == 0) return;
   if (budget >= otherCount) return takeAll(runs);
-  take(runs, findCut(runs, others, {true, budget}, work));
+  take(runs, findCut(runs, otherCount, {true, budget}, work));
 }
 
 /// Entries of (head, block) in flat order: before, in, and behind the own block, within the sequence.
