@@ -81,27 +81,20 @@ VMOBA_CLONES uint64_t greaterBits(const float* gate, float cut) {
   return word;
 }
 
-/// Of the 64 gates at `gate`: bits of those in (low, high], and the sums of those above.
-VMOBA_CLONES uint64_t bitsBetween(const float* gate, float low, float high, int64_t* above, double* aboveSum) {
+/// Sum of the gates above `cut`.
+VMOBA_CLONES double sumAbove(const float* gate, int64_t n, float cut) {
   constexpr int lanes = 16;
-  uint8_t between[64];
-  int32_t count[lanes] = {};
   double sum[lanes] = {};
-  for (int i = 0; i < 64; i += lanes)
-    for (int j = 0; j < lanes; ++j) {
-      const float g = gate[i + j];
-      between[i + j] = (g > low) & !(g > high);
-      count[j] += g > high;
-      sum[j] += g > high ? static_cast<double>(g) : 0.0;
-    }
-  for (int j = 0; j < lanes; ++j) *above += count[j], *aboveSum += sum[j];
-  uint64_t word = 0;
-  for (int j = 0; j < 8; ++j) {
-    uint64_t eight;
-    std::memcpy(&eight, between + 8 * j, 8);
-    word |= (eight * 0x0102040810204080u >> 56) << (8 * j);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    uint32_t kept[lanes];
+    for (int j = 0; j < lanes; ++j) kept[j] = std::bit_cast<uint32_t>(gate[i + j]) & (0u - static_cast<uint32_t>(gate[i + j] > cut));
+    for (int j = 0; j < lanes; ++j) sum[j] += static_cast<double>(std::bit_cast<float>(kept[j]));
   }
-  return word;
+  double total = 0;
+  for (; i < n; ++i) total += static_cast<double>(gate[i] > cut ? gate[i] : 0.0f);
+  for (const double part : sum) total += part;
+  return total;
 }
 
 void selectAbove(const Run& run, float cut) {
@@ -204,16 +197,22 @@ struct Listing {
       list[static_cast<size_t>(listed++)] = gate;
       listedSum += static_cast<double>(gate);
     };
-    for (const Run& run : runs) {
-      if (run.own) continue;
-      int32_t s = run.begin;
-      for (; s + 64 <= run.end; s += 64)
-        for (uint64_t word = bitsBetween(run.gate + s, bracket.low, bracket.high, &above, &aboveSum); word != 0; word &= word - 1) add(run.gate[s + std::countr_zero(word)]);
-      for (; s < run.end; ++s) {
-        if (const float gate = run.gate[s]; gate > bracket.high) ++above, aboveSum += static_cast<double>(gate);
-        else if (gate > bracket.low) add(gate);
+    constexpr int32_t kPiece = 4096;  // gates that stay in the first-level cache
+    for (const Run& run : runs)
+      for (int32_t from = run.begin; !run.own && from < run.end; from += kPiece) {
+        const int32_t end = std::min(from + kPiece, run.end);
+        if (bracket.high < kInfinity) aboveSum += sumAbove(run.gate + from, end - from, bracket.high);
+        int32_t s = from;
+        for (; s + 64 <= end; s += 64) {
+          const uint64_t higher = greaterBits(run.gate + s, bracket.high);
+          above += std::popcount(higher);
+          for (uint64_t word = greaterBits(run.gate + s, bracket.low) & ~higher; word != 0; word &= word - 1) add(run.gate[s + std::countr_zero(word)]);
+        }
+        for (; s < end; ++s) {
+          if (run.gate[s] > bracket.high) ++above;
+          else if (run.gate[s] > bracket.low) add(run.gate[s]);
+        }
       }
-    }
   }
   bool holds(const Goal& goal) const { return !(above > 0 && goal.reached(above, aboveSum)) && goal.reached(above + listed, aboveSum + listedSum); }
 };
