@@ -178,8 +178,8 @@ class Line {
     if (unit.lastValues != nullptr && row_ == 0) padLastValues(unit, lastValues_[visit_ % 2]);
     std::fill_n(unit.factor, kRows, 1.0f);
     for (int32_t r = 0; r < unit.rowCount; ++r) {
-      const uint16_t* from = static_cast<const uint16_t*>(job_.queries) + int64_t{unit.rows[r]} * job_.depth;
-      for (int32_t i = 0; i < job_.depth; i += 32) _mm512_store_si512(queries_ + r * queryStride_ + i, _mm512_loadu_si512(from + i));
+      const uint16_t* query = static_cast<const uint16_t*>(job_.queries) + int64_t{unit.rows[r]} * job_.depth;
+      for (int32_t i = 0; i < job_.depth; i += 32) _mm512_store_si512(queries_ + r * queryStride_ + i, _mm512_loadu_si512(query + i));
     }
     if ((row_ += kRows) < visit.rowCount) return true;
     row_ = 0;
