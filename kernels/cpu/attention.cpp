@@ -39,9 +39,9 @@ class Call {
         headWise_(job.rule.scope == SelectionScope::QueryHead || job.rule.scope == SelectionScope::HeadGlobal),
         gateStride_((int64_t{tokens_} + shape_.lanes - 1) / shape_.lanes * shape_.lanes) {
     const int64_t heads = job.heads, depth = shape_.depth(), dim = heads * job.headDim;
-    // Small problems are cut into smaller tiles, so that every thread gets some; the bits do not depend on it.
+    // Small problems are cut into smaller tiles, so that every thread gets several; the bits do not depend on it.
     tileRows_ = tileRowsFor(kernel_, shape_);
-    while (tileRows_ > 8 * kRowGroup && heads * ((tokens_ + tileRows_ - 1) / tileRows_) < 16) tileRows_ = std::max(8 * kRowGroup, tileRows_ / 2);
+    while (tileRows_ > 8 * kRowGroup && heads * ((tokens_ + tileRows_ - 1) / tileRows_) < 8 * threads) tileRows_ = std::max(8 * kRowGroup, tileRows_ / 2);
     groupStart_ = arena.take<int32_t>(blocks_ + 1);
     unitStart_ = arena.take<int32_t>(blocks_ + 1);
     const int64_t groups = groupBound();

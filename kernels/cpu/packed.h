@@ -24,7 +24,7 @@ struct PackedShape {
 /// Rows of a tile: its sums stay in the second-level cache together with a chunk of keys and values.
 inline int32_t tileRowsFor(const TileKernel& kernel, const PackedShape& shape) {
   const int64_t rows = kernel.sumBytes / (int64_t{shape.valueWidth()} * 4) / kRowGroup * kRowGroup;
-  return static_cast<int32_t>(std::clamp<int64_t>(rows, 8 * kRowGroup, 256 * kRowGroup));
+  return static_cast<int32_t>(std::clamp<int64_t>(rows, 8 * kRowGroup, 384 * kRowGroup));
 }
 
 struct TileBuffers {

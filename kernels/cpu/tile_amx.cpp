@@ -322,7 +322,7 @@ class Line {
 
 }  // namespace
 
-extern const int32_t sumBytes = 768 << 10;
+extern const int32_t sumBytes = 1152 << 10;
 
 void visit(const TileJob& job, std::span<const TileVisit> visits) {
   if (job.depth % 32 != 0) return avx512bf16::kernel.visit(job, visits);
