@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/tile.h"
 #include "kernels/partition.h"
 #include "native/backends/backend.h"
 #include "native/base/parallel.h"
@@ -29,6 +29,7 @@ double processorSeconds() { return static_cast<double>(std::clock()) / CLOCKS_PE
 struct Setting {
   DeviceInfo device;
   std::unique_ptr<Backend> backend;  ///< null = the CPU
+  std::string instructionSet;        ///< of the CPU's tile kernel; empty = the best
   DType dtype;
   std::function<double()> clock;
   double clockThreads;               ///< seconds of `clock` per second of the measured work
@@ -36,6 +37,7 @@ struct Setting {
   int64_t repeats;
   std::function<void(const Json&)> progress;
 
+  const char* kernelName() const { return instructionSet.empty() ? nullptr : instructionSet.c_str(); }
   double seconds(double clocked) const { return clocked / clockThreads; }
 };
 
@@ -53,7 +55,9 @@ Setting readSetting(const Json& options, int64_t tokens, const std::function<voi
   s.repeats = std::clamp<int64_t>(options.integerOr("repeats", 2), 1, 100);
   s.clock = clockName == "cpu" ? processorSeconds : wallSeconds;
   s.clockThreads = clockName == "cpu" ? threadCount() : 1;
+  s.instructionSet = options.stringOr("instructionSet", "");
   if (s.device.kind == "cpu") {
+    cpu::chooseTileKernel(s.dtype, s.kernelName());  // refuses an unknown name before anything is measured
     s.matrixRate = libraryMatrixRate(s.dtype, tokens, s.clock);
     return s;
   }
@@ -144,7 +148,7 @@ void compareWithRivals(const Setting& s, AttentionRunner& runner, const BlockPla
   AttentionProbe probe;
   runner.run({.plan = &plan, .rule = rule, .probe = &probe});
   const std::vector<float> expected = runner.output();
-  const RivalInputs inputs{&plan, runner.inputs().heads, runner.inputs().headDim, runner.inputs().dtype, &probe};
+  const RivalInputs inputs{&plan, runner.inputs().heads, runner.inputs().headDim, runner.inputs().dtype, &probe, s.kernelName()};
   for (const bool library : {false, true}) {
     const double libraryRate = library ? libraryDenseRate(inputs, s.clock) : 0;
     if (library && libraryRate <= 0) continue;
@@ -186,7 +190,7 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
   for (const std::string& kind : kinds) {
     AttentionInputs inputs = makeInputs(kind, options, grid, heads, headDim, s.dtype);
     if (!inputs.note.empty()) notes.push(inputs.note);
-    const auto runner = s.backend ? runOnDevice(std::move(inputs), *s.backend) : runOnCpu(std::move(inputs), s.clock);
+    const auto runner = s.backend ? runOnDevice(std::move(inputs), *s.backend) : runOnCpu(std::move(inputs), s.clock, s.kernelName());
     std::vector<BlockPlan> plans;
     for (const PartitionKind partition : kKinds) plans.push_back(planBlocks(grid, choosePartition(grid, partition)));
     runner->run({});  // pools, pages and clock rates
@@ -199,7 +203,7 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     scratchBytes = std::max(scratchBytes, runner->scratchBytes());
   }
   Json result;
-  result.set("device", s.device.name).set("instructionSet", s.backend ? s.backend->instructionSet() : cpu::instructionSet(s.dtype)).set("precision", s.dtype == DType::BF16 ? "bf16" : "f32");
+  result.set("device", s.device.name).set("instructionSet", s.backend ? s.backend->instructionSet() : cpu::chooseTileKernel(s.dtype, s.kernelName()).name).set("precision", s.dtype == DType::BF16 ? "bf16" : "f32");
   result.set("threads", threadCount()).set("clock", s.backend ? "device" : s.clockThreads > 1 ? "cpu" : "wall");
   result.set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("tokens", grid.tokens()).set("heads", heads).set("headDim", headDim).set("repeats", s.repeats);
   result.set("libraryMatrixGflops", s.matrixRate * s.clockThreads * 1e-9).set("scratchBytes", scratchBytes).set("notes", notes).set("rows", rows);

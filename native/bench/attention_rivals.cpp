@@ -31,8 +31,8 @@ class AttentionCall {
 
 class TileCall final : public AttentionCall {
  public:
-  TileCall(DType dtype, int32_t headDim)
-      : kernel_(cpu::chooseTileKernel(dtype, nullptr)), shape_{1, headDim, headDim, kernel_.lanes, kernel_.step, kernel_.element}, tileRows_(cpu::tileRowsFor(kernel_, shape_)) {
+  explicit TileCall(const RivalInputs& in)
+      : kernel_(cpu::chooseTileKernel(in.dtype, in.instructionSet)), shape_{1, in.headDim, in.headDim, kernel_.lanes, kernel_.step, kernel_.element}, tileRows_(cpu::tileRowsFor(kernel_, shape_)) {
     cpu::Arena sizes;
     for (int t = 0; t < threadCount(); ++t) cpu::TileBuffers(sizes, kernel_, shape_, tileRows_);
     scratch_.resize(sizes.bytes());
@@ -179,7 +179,7 @@ std::unique_ptr<AttentionCall> makeCall(const RivalInputs& inputs, bool library)
 #else
   (void)library;
 #endif
-  return std::make_unique<TileCall>(inputs.dtype, inputs.headDim);
+  return std::make_unique<TileCall>(inputs);
 }
 
 /// Selection of one head by sorting all its gates: [C][S] of 0/1, own block excluded.
@@ -219,7 +219,7 @@ std::vector<std::byte> packedHead(const RivalInputs& in, int64_t head) {
 RivalTimes publishedAlgorithm(const RivalInputs& in, float tau, bool library, const std::function<double()>& clock, const std::vector<float>& expected) {
   const BlockPlan& plan = *in.plan;
   const int64_t tokens = plan.tokens(), d = in.headDim, dim = int64_t{in.heads} * d;
-  const cpu::TileKernel& kernel = cpu::chooseTileKernel(in.dtype, nullptr);
+  const cpu::TileKernel& kernel = cpu::chooseTileKernel(in.dtype, in.instructionSet);
   const int64_t stride = (tokens + kernel.lanes - 1) / kernel.lanes * kernel.lanes;
   const size_t rowBytes = static_cast<size_t>(d) * elementBytes(in.dtype);
   const auto call = makeCall(in, library);

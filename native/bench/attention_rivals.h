@@ -23,6 +23,7 @@ struct RivalInputs {
   int32_t heads, headDim;
   DType dtype;
   const AttentionProbe* probe;
+  const char* instructionSet = nullptr;  ///< of our tile kernel, where a rival uses it; null = the best
 };
 
 /// The published algorithm (arXiv 2506.23858): own block for every query; per block a copy of the queries that selected it; one attention

@@ -21,7 +21,8 @@ std::vector<float> asFloats(std::span<const std::byte> bytes, DType dtype) {
 
 class CpuRunner final : public AttentionRunner {
  public:
-  CpuRunner(AttentionInputs inputs, std::function<double()> clock) : AttentionRunner(std::move(inputs)), clock_(std::move(clock)) {
+  CpuRunner(AttentionInputs inputs, std::function<double()> clock, const char* instructionSet)
+      : AttentionRunner(std::move(inputs)), clock_(std::move(clock)), instructionSet_(instructionSet) {
     const size_t slice = inputs_.rows.size() / 3;
     rows_ = LargeBuffer(3 * slice);
     out_ = LargeBuffer(slice);
@@ -47,6 +48,7 @@ class CpuRunner final : public AttentionRunner {
     job.outStride = inputs_.dim();
     job.routingOnly = call.routingOnly;
     job.probe = call.probe;
+    job.instructionSet = instructionSet_;
     const size_t bytes = cpu::selfAttentionScratchBytes(job, threadCount());
     if (scratch_.bytes().size() < bytes) scratch_ = LargeBuffer(bytes);
     Result result;
@@ -60,6 +62,7 @@ class CpuRunner final : public AttentionRunner {
 
  private:
   std::function<double()> clock_;
+  const char* instructionSet_;
   LargeBuffer rows_, out_, scratch_;
 };
 
@@ -106,8 +109,8 @@ class DeviceRunner final : public AttentionRunner {
 
 }  // namespace
 
-std::unique_ptr<AttentionRunner> runOnCpu(AttentionInputs inputs, std::function<double()> clock) {
-  return std::make_unique<CpuRunner>(std::move(inputs), std::move(clock));
+std::unique_ptr<AttentionRunner> runOnCpu(AttentionInputs inputs, std::function<double()> clock, const char* instructionSet) {
+  return std::make_unique<CpuRunner>(std::move(inputs), std::move(clock), instructionSet);
 }
 std::unique_ptr<AttentionRunner> runOnDevice(AttentionInputs inputs, Backend& backend) { return std::make_unique<DeviceRunner>(std::move(inputs), backend); }
 

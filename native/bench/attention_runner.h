@@ -40,8 +40,8 @@ class AttentionRunner {
   AttentionInputs inputs_;
 };
 
-/// By kernels/cpu on the calling thread's pool. `clock`: seconds.
-std::unique_ptr<AttentionRunner> runOnCpu(AttentionInputs inputs, std::function<double()> clock);
+/// By kernels/cpu on the calling thread's pool. `clock`: seconds. `instructionSet`: a tile kernel by name, or null = the best.
+std::unique_ptr<AttentionRunner> runOnCpu(AttentionInputs inputs, std::function<double()> clock, const char* instructionSet = nullptr);
 /// By any backend, which must outlive the runner. Calls are never cut short after routing.
 std::unique_ptr<AttentionRunner> runOnDevice(AttentionInputs inputs, Backend& backend);
 

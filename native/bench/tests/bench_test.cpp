@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/tile.h"
 #include "kernels/partition.h"
 #include "native/base/error.h"
 #include "native/bench/attention.h"
@@ -111,6 +112,16 @@ TEST(BenchAttention, RefusesWhatItCannotMeasure) {
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["captured"]})"), ErrorCode::BadRequest);
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["imagined"]})"), ErrorCode::BadRequest);
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"clock":"sundial"})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"instructionSet":"mmx"})"), ErrorCode::Unsupported);
+}
+
+TEST(BenchAttention, MeasuresTheKernelAskedFor) {
+  for (const DType dtype : {DType::F32, DType::BF16})
+    for (const cpu::TileKernel* kernel : cpu::tileKernels(dtype)) {
+      Json options = Json::parse(R"({"grid":[2,4,6],"heads":1,"headDim":32,"data":["smooth"],"densities":[0.5],"repeats":1})");
+      options.set("precision", dtype == DType::F32 ? "f32" : "bf16").set("instructionSet", std::string(kernel->name));
+      EXPECT_EQ(benchAttention(options, ignore).stringOr("instructionSet", ""), kernel->name);
+    }
 }
 
 #ifdef VMOBA_EMULATED
