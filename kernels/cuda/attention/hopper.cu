@@ -1,0 +1,314 @@
+// bf16 attention by wgmma, for Hopper (sm_90a). One warpgroup fetches keys and values into a ring of slots, two others of 64 query
+// rows each consume them. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
+// with their values, and the other warpgroup's products fill the rest.
+#include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/key_tiles.h"
+#include "kernels/cuda/tile/launch.h"
+#include "kernels/cuda/tile/warpgroup.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace vmoba::cuda {
+namespace {
+
+template <int D, bool Sparse>
+struct Hopper {
+  static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
+  static constexpr bool warpgroups = true;
+  static constexpr int groupRows = 64, consumers = kTileRows / groupRows * 128, producers = 128, threads = consumers + producers, blocksPerSM = 1;
+  static constexpr int registersToFetch = 40, registersToAttend = 232;  // (40 + 2·232) · 128 of the 65,536
+  static constexpr int TileKeys = 128, slots = 6;  // 3 tiles of keys and 3 of values, by turns
+  static constexpr int lag = 2;                    // slots being fetched before the oldest of them is waited for
+  static constexpr int chunks = D / 8;             // 16-byte pieces of a row
+  static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
+  static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, barriers = 2 * slots + 1;
+  static constexpr int sharedBytes = barriersAt + barriers * 8;
+  static constexpr int panelBytes = TileKeys * 128;
+
+  struct Arguments {
+    AttendJob<Bf16> job;
+    float scale;  // of logits, in powers of two: log2(e)/sqrt(headDim)
+    int32_t firstHead;
+  };
+
+  /// A place in the ring, and the parity of its phase.
+  struct Place {
+    int slot = 0, parity = 0;
+    TILE_DEVICE void advance() {
+      if (++slot < slots) return;
+      slot = 0;
+      parity ^= 1;
+    }
+  };
+
+  static TILE_DEVICE tile::Shared<Bf16> slotWindow(int slot) { return tile::sharedWindow<Bf16>(slotsAt + slot * slotElements * 2, slotElements); }
+  static TILE_DEVICE tile::Shared<uint64_t> barrierWindow() { return tile::sharedWindow<uint64_t>(barriersAt, barriers); }
+
+  static TILE_DEVICE int positionOf(const AttendJob<Bf16>& x, int64_t cell, int row) {
+    if constexpr (Sparse) return x.order[cell * kTileRows + row];
+    const int position = tile::blockIndex().x * kTileRows + row;
+    return tile::within(position, x.queries) ? position : -1;
+  }
+
+  static TILE_DEVICE void run(const Arguments& a) {
+    const AttendJob<Bf16>& x = a.job;
+    const int head = a.firstHead + tile::blockIndex().y, warp = tile::shuffle(tile::warpIndex(), 0);
+    const int64_t cell = int64_t{head} * ((x.queries + kTileRows - 1) / kTileRows) + tile::blockIndex().x;
+    const auto phases = barrierWindow();
+    if (tile::threadIndex() == 0) {
+      TILE_UNROLL
+      for (int slot = 0; slot < slots; ++slot) {
+        tile::initPhase(phases, filled + slot, producers / 32);
+        tile::initPhase(phases, emptied + slot, consumers / 32);
+      }
+      tile::initPhase(phases, queriesReady, consumers);
+    }
+    tile::barrier();
+    if (warp >= consumers / 32) {
+      tile::keepRegisters<registersToFetch>();
+      produce(x, head, cell);
+    } else {
+      tile::claimRegisters<registersToAttend>();
+      consume(a, head, cell, warp);
+    }
+  }
+
+  static TILE_DEVICE void produce(const AttendJob<Bf16>& x, int head, int64_t cell) {
+    const auto phases = barrierWindow();
+    Place filling, filledUpTo;
+    int inFlight = 0;
+    // What this warp copied to the oldest slot in flight has arrived: the consumers may have it.
+    const auto release = [&] {
+      tile::fenceAsyncProxy();
+      tile::warpBarrier();
+      if (tile::laneIndex() == 0) tile::arrivePhase(phases, filled + filledUpTo.slot);
+      filledUpTo.advance();
+      --inFlight;
+    };
+    KeyWalk<TileKeys> walk(x.keys, cell, 0);
+    for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next())
+      TILE_UNROLL
+      for (int part = 0; part < 2; ++part) {
+        const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{head} * x.keys.count * D;
+        tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
+        fetch(slotWindow(filling.slot), rows, keys);
+        filling.advance();
+        ++inFlight;
+        if (inFlight <= lag) continue;
+        tile::waitCopies<lag>();
+        release();
+      }
+    tile::waitCopies<0>();
+    while (inFlight > 0) release();
+  }
+
+  static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
+    const int thread = tile::threadIndex() - consumers, chunk = thread % chunks, firstRow = thread / chunks;
+    constexpr int rowsAtOnce = producers / chunks;
+    if (keys.count == TileKeys) {
+      const Bf16* from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
+      TILE_UNROLL
+      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(to, tile::swizzled(firstRow + i * rowsAtOnce, chunk, TileKeys), from + i * rowsAtOnce * D);
+    } else {
+      TILE_UNROLL_BY(4)
+      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) {
+        const int row = firstRow + i * rowsAtOnce;
+        const bool inside = tile::within(row, keys.keys());
+        tile::copyAsync<16>(to, tile::swizzled(row, chunk, TileKeys), rows + (inside ? int64_t{keys.position(row)} * D : 0) + chunk * 8, inside ? 16 : 0);
+      }
+    }
+    tile::commitCopies();
+  }
+
+  static TILE_DEVICE void consume(const Arguments& a, int head, int64_t cell, int warp) {
+    const AttendJob<Bf16>& x = a.job;
+    const int group = warp / 4, lane = tile::laneIndex(), quad = lane / 4, pair = lane % 4 * 2;
+    const auto phases = barrierWindow();
+    const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
+    TILE_UNROLL_BY(2)
+    for (int i = 0; i < groupRows * chunks / 128; ++i) {
+      const int at = tile::threadIndex() % 128 + i * 128, row = group * groupRows + at / chunks, chunk = at % chunks, position = positionOf(x, cell, row);
+      tile::copyAsync<16>(queries, tile::swizzled(row, chunk, kTileRows), x.q + (int64_t{head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
+    }
+    tile::commitCopies();
+    tile::waitCopies<0>();
+    tile::fenceAsyncProxy();
+    tile::arrivePhase(phases, queriesReady);
+    tile::waitPhase(phases, queriesReady, 0);
+    const tile::Operand query = tile::operand(queries, group * groupRows * 64, kTileRows * 128);
+
+    float logits[TileKeys / 2], out[D / 2], most[2] = {-3.0e38f, -3.0e38f}, total[2] = {0, 0}, keep[2];
+    uint32_t weights[TileKeys / 16][4];
+    TILE_UNROLL
+    for (int i = 0; i < D / 2; ++i) out[i] = 0;
+
+    const auto startLogits = [&](int slot) {
+      const tile::Operand key = tile::operand(slotWindow(slot), 0, panelBytes);
+      tile::fenceProducts(logits);
+      TILE_UNROLL
+      for (int step = 0; step < D / 16; ++step)
+        tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
+      tile::commitProducts();
+    };
+    const auto startOut = [&](int slot) {
+      const tile::Operand value = tile::operand(slotWindow(slot), 0, panelBytes);
+      tile::fenceProducts(out, weights);
+      TILE_UNROLL
+      for (int step = 0; step < TileKeys / 16; ++step) tile::multiplyAsyncByRows(out, weights[step], value.from(step * 16 * 64));
+      tile::commitProducts();
+    };
+    const auto release = [&](int slot) {
+      if (lane == 0) tile::arrivePhase(phases, emptied + slot);
+    };
+    // Logits become weights relative to each row's new maximum; `keep` is what earlier sums have to be multiplied with.
+    const auto weigh = [&](const KeyTile& keys) {
+      const int firstRow = warp % 2 * 16 + quad;
+      if (!keys.full(TileKeys, 0xffffu << (warp % 2 * 16)))
+        TILE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const KeyTile::Run run = keys.attended(firstRow + half * 8);
+          TILE_UNROLL
+          for (int n = 0; n < TileKeys / 8; ++n)
+            TILE_UNROLL
+            for (int e = 0; e < 2; ++e)
+              if (!run.has(n * 8 + pair + e)) logits[n * 4 + half * 2 + e] = -3.4e38f;
+        }
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float high = most[half];
+        TILE_UNROLL
+        for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[n * 4 + half * 2], logits[n * 4 + half * 2 + 1]));
+        high = tile::maximum(high, tile::shuffleXor(high, 1));
+        high = tile::maximum(high, tile::shuffleXor(high, 2));
+        keep[half] = tile::exponential2((most[half] - high) * a.scale);
+        const float shift = high * a.scale;
+        most[half] = high;
+        float sum = total[half] * keep[half];
+        TILE_UNROLL
+        for (int n = 0; n < TileKeys / 8; ++n)
+          TILE_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            float& logit = logits[n * 4 + half * 2 + e];
+            logit = tile::exponential2(tile::fma(logit, a.scale, -shift));
+            sum += logit;
+          }
+        total[half] = sum;
+      }
+    };
+    const auto packWeights = [&] {
+      TILE_UNROLL
+      for (int step = 0; step < TileKeys / 16; ++step)
+        TILE_UNROLL
+        for (int j = 0; j < 4; ++j) weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
+    };
+
+    KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
+    Place place;
+    // Lets tiles pass that no row of the warpgroup attends to.
+    const auto skipIdle = [&](KeyTile& keys) {
+      while (keys.keys() > 0 && keys.idle()) {
+        TILE_UNROLL
+        for (int part = 0; part < 2; ++part) {
+          tile::waitPhase(phases, filled + place.slot, place.parity);
+          release(place.slot);
+          place.advance();
+        }
+        keys = walk.next();
+      }
+    };
+    KeyTile keys = walk.next();
+    skipIdle(keys);
+    if (keys.keys() > 0) {
+      tile::waitPhase(phases, filled + place.slot, place.parity);
+      startLogits(place.slot);
+      KeyTile next = walk.next();
+      tile::waitProducts<0>(logits);
+      release(place.slot);
+      weigh(keys);
+      packWeights();
+      place.advance();
+      Place values = place;
+      place.advance();
+      for (skipIdle(next); next.keys() > 0; skipIdle(next)) {
+        keys = next;
+        tile::waitPhase(phases, filled + place.slot, place.parity);
+        startLogits(place.slot);
+        tile::waitPhase(phases, filled + values.slot, values.parity);
+        startOut(values.slot);
+        next = walk.next();
+        tile::waitProducts<1>(logits);
+        release(place.slot);
+        weigh(keys);
+        tile::waitProducts<0>(out);
+        release(values.slot);
+        TILE_UNROLL
+        for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
+        packWeights();
+        place.advance();
+        values = place;
+        place.advance();
+      }
+      tile::waitPhase(phases, filled + values.slot, values.parity);
+      startOut(values.slot);
+      tile::waitProducts<0>(out);
+      release(values.slot);
+    }
+
+    TILE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      float sum = total[half];
+      sum += tile::shuffleXor(sum, 1);
+      sum += tile::shuffleXor(sum, 2);
+      const int position = positionOf(x, cell, warp * 16 + half * 8 + quad);
+      if (position < 0) continue;
+      if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(most[half], a.scale, tile::logarithm2(sum));
+      const float inverse = 1 / sum;
+      const int64_t raster = x.scatter ? x.scatter[position] : position;
+      Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
+      TILE_UNROLL
+      for (int n = 0; n < D / 8; ++n) {
+        const int column = n * 8 + pair;
+        if (column >= x.headDim) continue;
+        float first = out[n * 4 + half * 2] * inverse, second = out[n * 4 + half * 2 + 1] * inverse;
+        auto* place32 = reinterpret_cast<uint32_t*>(to + column);
+        if (x.accumulate) {
+          const uint32_t before = *place32;
+          first += tile::lowFloat(before);
+          second += tile::highFloat(before);
+        }
+        *place32 = tile::packBf16(first, second);
+      }
+    }
+  }
+};
+
+// About 0.1 s at a quarter of the H200's data sheet.
+constexpr double kFlopsPerLaunch = 2.5e13;
+
+template <int D, bool Sparse>
+void launchHopper(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  using Kernel = Hopper<D, Sparse>;
+  const double perHead = 4.0 * job.queries * job.keys.count * D;
+  const int heads = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, job.heads);
+  const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim)));
+  for (int head = 0; head < job.heads; head += heads) {
+    tile::launch<Kernel>(stream, {tile::divideUp(job.queries, kTileRows), std::min(heads, job.heads - head)}, Kernel::sharedBytes, {job, scale, head});
+    if (between) between();
+  }
+}
+
+template <int D>
+void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  job.keys.visits ? launchHopper<D, true>(stream, job, between) : launchHopper<D, false>(stream, job, between);
+}
+
+}  // namespace
+
+void attendHopper(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  if (job.paddedDim == 64) return launchWidth<64>(stream, job, between);
+  if (job.paddedDim == 128) return launchWidth<128>(stream, job, between);
+  throw Error(ErrorCode::Unsupported, "attention by wgmma takes heads padded to 64 or 128 channels");
+}
+
+}  // namespace vmoba::cuda
