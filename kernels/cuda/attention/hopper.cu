@@ -203,38 +203,45 @@ struct Hopper {
         for (int j = 0; j < 4; ++j) weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
     };
 
+    const auto rescale = [&] {
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
+    };
+
     KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
+    KeyTile next = walk.next();
     Place place;
-    // Lets tiles pass that no row of the warpgroup attends to.
-    const auto skipIdle = [&](KeyTile& keys) {
-      while (keys.keys() > 0 && keys.idle()) {
+    const auto wait = [&](const Place& at) { tile::waitPhase(phases, filled + at.slot, at.parity); };
+    while (next.keys() > 0) {
+      if (next.idle()) {
         TILE_UNROLL
         for (int part = 0; part < 2; ++part) {
-          tile::waitPhase(phases, filled + place.slot, place.parity);
+          wait(place);
           release(place.slot);
           place.advance();
         }
-        keys = walk.next();
+        next = walk.next();
+        continue;
       }
-    };
-    KeyTile keys = walk.next();
-    skipIdle(keys);
-    if (keys.keys() > 0) {
-      tile::waitPhase(phases, filled + place.slot, place.parity);
+      // Tiles in a row that rows of this warpgroup attend to. Their values are multiplied one tile late, beside the next logits;
+      // before idle tiles pass nothing may be late, or the ring would fill up behind it.
+      KeyTile keys = next;
+      wait(place);
       startLogits(place.slot);
-      KeyTile next = walk.next();
+      next = walk.next();
       tile::waitProducts<0>(logits);
       release(place.slot);
       weigh(keys);
+      rescale();
       packWeights();
       place.advance();
       Place values = place;
       place.advance();
-      for (skipIdle(next); next.keys() > 0; skipIdle(next)) {
+      while (next.keys() > 0 && !next.idle()) {
         keys = next;
-        tile::waitPhase(phases, filled + place.slot, place.parity);
+        wait(place);
         startLogits(place.slot);
-        tile::waitPhase(phases, filled + values.slot, values.parity);
+        wait(values);
         startOut(values.slot);
         next = walk.next();
         tile::waitProducts<1>(logits);
@@ -242,14 +249,13 @@ struct Hopper {
         weigh(keys);
         tile::waitProducts<0>(out);
         release(values.slot);
-        TILE_UNROLL
-        for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
+        rescale();
         packWeights();
         place.advance();
         values = place;
         place.advance();
       }
-      tile::waitPhase(phases, filled + values.slot, values.parity);
+      wait(values);
       startOut(values.slot);
       tile::waitProducts<0>(out);
       release(values.slot);
