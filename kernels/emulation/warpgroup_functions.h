@@ -24,11 +24,11 @@ void fenceProducts(Registers&...) {
   emulation::current().block->fenceProducts();
 }
 inline void commitProducts() { emulation::current().block->commitProducts(); }
-template <int GroupsLeft, int N>
-void waitProducts(float (&results)[N]) {
+template <int GroupsLeft, class... Registers>
+void waitProducts(Registers&... registers) {
   emulation::Block& block = *emulation::current().block;
   block.waitProducts(GroupsLeft);
-  block.requireSettled(results);
+  (block.requireSettled(registers), ...);
 }
 
 template <int N>

@@ -1,6 +1,7 @@
 // bf16 attention by wgmma, for Hopper (sm_90a). One warpgroup fetches keys and values into a ring of slots, two others of 64 query
 // rows each consume them. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
-// with their values, and the other warpgroup's products fill the rest.
+// with their values, and the other warpgroup's products fill the rest: the two take turns at starting products, so that one's
+// weighing falls together with the other's products.
 #include "kernels/cuda/attention/attend.h"
 #include "kernels/cuda/attention/key_tiles.h"
 #include "kernels/cuda/tile/launch.h"
@@ -22,7 +23,7 @@ struct Hopper {
   static constexpr int lag = 2;                    // slots being fetched before the oldest of them is waited for
   static constexpr int chunks = D / 8;             // 16-byte pieces of a row
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
-  static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, barriers = 2 * slots + 1;
+  static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, turns = queriesReady + 1, barriers = turns + 2;
   static constexpr int sharedBytes = barriersAt + barriers * 8;
   static constexpr int panelBytes = TileKeys * 128;
 
@@ -63,6 +64,7 @@ struct Hopper {
         tile::initPhase(phases, emptied + slot, consumers / 32);
       }
       tile::initPhase(phases, queriesReady, consumers);
+      for (int group = 0; group < 2; ++group) tile::initPhase(phases, turns + group, consumers / 32 / 2);
     }
     tile::barrier();
     if (warp >= consumers / 32) {
@@ -212,6 +214,15 @@ struct Hopper {
     KeyTile next = walk.next();
     Place place;
     const auto wait = [&](const Place& at) { tile::waitPhase(phases, filled + at.slot, at.parity); };
+    // One turn per tile and warpgroup, the first warpgroup's before the second's.
+    int turnParity = group == 0 ? 1 : 0;
+    const auto takeTurn = [&] {
+      tile::waitPhase(phases, turns + group, turnParity);
+      turnParity ^= 1;
+    };
+    const auto passTurn = [&] {
+      if (lane == 0) tile::arrivePhase(phases, turns + 1 - group);
+    };
     while (next.keys() > 0) {
       if (next.idle()) {
         TILE_UNROLL
@@ -220,6 +231,8 @@ struct Hopper {
           release(place.slot);
           place.advance();
         }
+        takeTurn();
+        passTurn();
         next = walk.next();
         continue;
       }
@@ -227,7 +240,9 @@ struct Hopper {
       // before idle tiles pass nothing may be late, or the ring would fill up behind it.
       KeyTile keys = next;
       wait(place);
+      takeTurn();
       startLogits(place.slot);
+      passTurn();
       next = walk.next();
       tile::waitProducts<0>(logits);
       release(place.slot);
@@ -240,14 +255,16 @@ struct Hopper {
       while (next.keys() > 0 && !next.idle()) {
         keys = next;
         wait(place);
-        startLogits(place.slot);
         wait(values);
+        takeTurn();
+        startLogits(place.slot);
         startOut(values.slot);
+        passTurn();
         next = walk.next();
         tile::waitProducts<1>(logits);
         release(place.slot);
         weigh(keys);
-        tile::waitProducts<0>(out);
+        tile::waitProducts<0>(out, logits);  // the weights of these logits take the registers of those being multiplied
         release(values.slot);
         rescale();
         packWeights();

@@ -61,11 +61,11 @@ TILE_DEVICE void fenceProducts(Registers&... registers) {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 TILE_DEVICE void commitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-/// Waits until at most `GroupsLeft` committed groups are in flight; `results` are the accumulators that are complete then.
-template <int GroupsLeft, int N>
-TILE_DEVICE void waitProducts(float (&results)[N]) {
+/// Waits until at most `GroupsLeft` committed groups are in flight; `registers` are what is used only after that.
+template <int GroupsLeft, class... Registers>
+TILE_DEVICE void waitProducts(Registers&... registers) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GroupsLeft) : "memory");
-  pinned(results);
+  (pinned(registers), ...);
 }
 
 #define TILE_NAMES_32 \
