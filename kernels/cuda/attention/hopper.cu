@@ -252,9 +252,10 @@ struct Hopper {
       place.advance();
       Place values = place;
       place.advance();
-      while (next.keys() > 0 && !next.idle()) {
+      bool more = next.keys() > 0 && !next.idle();
+      if (more) wait(place);
+      while (more) {
         keys = next;
-        wait(place);
         wait(values);
         takeTurn();
         startLogits(place.slot);
@@ -264,13 +265,16 @@ struct Hopper {
         tile::waitProducts<1>(logits);
         release(place.slot);
         weigh(keys);
-        tile::waitProducts<0>(out, logits);  // the weights of these logits take the registers of those being multiplied
+        place.advance();
+        const Place justWeighed = place;
+        place.advance();
+        more = next.keys() > 0 && !next.idle();
+        if (more) wait(place);               // here, because its branch keeps the next wait from moving before the weighing
+        tile::waitProducts<0>(out, logits);  // new weights take the registers of those just multiplied
         release(values.slot);
+        values = justWeighed;
         rescale();
         packWeights();
-        place.advance();
-        values = place;
-        place.advance();
       }
       wait(values);
       startOut(values.slot);

@@ -61,7 +61,8 @@ TILE_DEVICE void fenceProducts(Registers&... registers) {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 TILE_DEVICE void commitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-/// Waits until at most `GroupsLeft` committed groups are in flight; `registers` are what is used only after that.
+/// Waits until at most `GroupsLeft` committed groups are in flight; `registers` are what is used only after that. Within a basic
+/// block ptxas moves it before everything that does not need it.
 template <int GroupsLeft, class... Registers>
 TILE_DEVICE void waitProducts(Registers&... registers) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GroupsLeft) : "memory");
