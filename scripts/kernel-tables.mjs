@@ -32,7 +32,9 @@ await main(() => {
   const spilling = kernels.filter((kernel) => kernel.spilledBytes > 0);
   for (const { name, architecture, spilledBytes } of spilling)
     console.error(`${name} spills ${spilledBytes} bytes on ${architecture}`);
-  const warnings = text.split('\n').filter((line) => /\bwarning\b|performance loss/i.test(line) && !line.startsWith('--'));
+  const warnings = text
+    .split('\n')
+    .filter((line) => /\bwarning\b|performance loss/i.test(line) && !line.startsWith('--'));
   for (const line of warnings) console.error(line);
   console.error(`${kernels.length} kernels, ${spilling.length} spilling, ${warnings.length} warnings`);
   return spilling.length + warnings.length > 0 ? 1 : 0;
