@@ -154,6 +154,8 @@ struct Hopper {
       tile::commitProducts();
     };
     const auto startOut = [&](int slot) {
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
       const tile::Operand value = tile::operand(slotWindow(slot), 0, panelBytes);
       tile::fenceProducts(out, weights);
       TILE_UNROLL
@@ -205,11 +207,6 @@ struct Hopper {
         for (int j = 0; j < 4; ++j) weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
     };
 
-    const auto rescale = [&] {
-      TILE_UNROLL
-      for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
-    };
-
     KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
     KeyTile next = walk.next();
     Place place;
@@ -247,7 +244,6 @@ struct Hopper {
       tile::waitProducts<0>(logits);
       release(place.slot);
       weigh(keys);
-      rescale();
       packWeights();
       place.advance();
       Place values = place;
@@ -273,7 +269,6 @@ struct Hopper {
         tile::waitProducts<0>(out, logits);  // new weights take the registers of those just multiplied
         release(values.slot);
         values = justWeighed;
-        rescale();
         packWeights();
       }
       wait(values);
