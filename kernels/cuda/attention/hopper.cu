@@ -249,10 +249,9 @@ struct Hopper {
       Place values = place;
       place.advance();
       bool more = next.keys() > 0 && !next.idle();
-      if (more) wait(place);
+      if (more) wait(place);  // and so for the values, which lie before these keys in the ring
       while (more) {
         keys = next;
-        wait(values);
         takeTurn();
         startLogits(place.slot);
         startOut(values.slot);
