@@ -17,7 +17,7 @@ void claimRegisters() {
   static_assert(Registers % 8 == 0 && Registers >= 24 && Registers <= 256);
 }
 
-inline Operand operand(Shared<Bf16> window, int element, int panelBytes) { return operandAt(window.place(element), panelBytes); }
+inline Operand operand(Shared<Bf16> window, int element, int panelBytes = 16) { return operandAt(window.place(element), panelBytes); }
 
 template <class... Registers>
 void fenceProducts(Registers&...) {

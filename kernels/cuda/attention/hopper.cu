@@ -25,7 +25,6 @@ struct Hopper {
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
   static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, turns = queriesReady + 1, barriers = turns + 2;
   static constexpr int sharedBytes = barriersAt + barriers * 8;
-  static constexpr int panelBytes = TileKeys * 128;
 
   struct Arguments {
     AttendJob<Bf16> job;
@@ -123,10 +122,7 @@ struct Hopper {
     tile::commitCopies();
   }
 
-  static TILE_DEVICE void consume(const Arguments& a, int head, int64_t cell, int warp) {
-    const AttendJob<Bf16>& x = a.job;
-    const int group = warp / 4, lane = tile::laneIndex(), quad = lane / 4, pair = lane % 4 * 2;
-    const auto phases = barrierWindow();
+  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, int head, int64_t cell, int group) {
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
     TILE_UNROLL_BY(2)
     for (int i = 0; i < groupRows * chunks / 128; ++i) {
@@ -136,81 +132,96 @@ struct Hopper {
     tile::commitCopies();
     tile::waitCopies<0>();
     tile::fenceAsyncProxy();
-    tile::arrivePhase(phases, queriesReady);
-    tile::waitPhase(phases, queriesReady, 0);
-    const tile::Operand query = tile::operand(queries, group * groupRows * 64, kTileRows * 128);
+    tile::arrivePhase(barrierWindow(), queriesReady);
+    tile::waitPhase(barrierWindow(), queriesReady, 0);
+  }
 
-    float logits[TileKeys / 2], out[D / 2], most[2] = {-3.0e38f, -3.0e38f}, total[2] = {0, 0}, keep[2];
+  /// What a thread holds of its two rows, [0] and [1] eight below, as wgmma lays out accumulators: element 4n + 2·row + e is column
+  /// 8n + 2·(lane % 4) + e.
+  struct Rows {
+    float logits[TileKeys / 2], out[D / 2];
+    float most[2] = {-3.0e38f, -3.0e38f}, total[2] = {0, 0};
+    float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
     uint32_t weights[TileKeys / 16][4];
-    TILE_UNROLL
-    for (int i = 0; i < D / 2; ++i) out[i] = 0;
+  };
 
-    const auto startLogits = [&](int slot) {
-      const tile::Operand key = tile::operand(slotWindow(slot), 0, panelBytes);
-      tile::fenceProducts(logits);
-      TILE_UNROLL
-      for (int step = 0; step < D / 16; ++step)
-        tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
-      tile::commitProducts();
-    };
-    const auto startOut = [&](int slot) {
-      TILE_UNROLL
-      for (int i = 0; i < D / 2; ++i) out[i] *= keep[i / 2 % 2];
-      const tile::Operand value = tile::operand(slotWindow(slot), 0, panelBytes);
-      tile::fenceProducts(out, weights);
-      TILE_UNROLL
-      for (int step = 0; step < TileKeys / 16; ++step) tile::multiplyAsyncByRows(out, weights[step], value.from(step * 16 * 64));
-      tile::commitProducts();
-    };
-    const auto release = [&](int slot) {
-      if (lane == 0) tile::arrivePhase(phases, emptied + slot);
-    };
-    // Logits become weights relative to each row's new maximum; `keep` is what earlier sums have to be multiplied with.
-    const auto weigh = [&](const KeyTile& keys) {
-      const int firstRow = warp % 2 * 16 + quad;
-      if (!keys.full(TileKeys, 0xffffu << (warp % 2 * 16)))
-        TILE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          const KeyTile::Run run = keys.attended(firstRow + half * 8);
-          TILE_UNROLL
-          for (int n = 0; n < TileKeys / 8; ++n)
-            TILE_UNROLL
-            for (int e = 0; e < 2; ++e)
-              if (!run.has(n * 8 + pair + e)) logits[n * 4 + half * 2 + e] = -3.4e38f;
-        }
+  /// Logits become weights relative to each row's new maximum.
+  static TILE_DEVICE void weigh(Rows& rows, const KeyTile& keys, int warp, float scale) {
+    const int lane = tile::laneIndex(), pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
+    if (!keys.full(TileKeys, 0xffffu << (warp % 2 * 16)))
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
-        float high = most[half];
-        TILE_UNROLL
-        for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[n * 4 + half * 2], logits[n * 4 + half * 2 + 1]));
-        high = tile::maximum(high, tile::shuffleXor(high, 1));
-        high = tile::maximum(high, tile::shuffleXor(high, 2));
-        keep[half] = tile::exponential2((most[half] - high) * a.scale);
-        const float shift = high * a.scale;
-        most[half] = high;
-        float sum = total[half] * keep[half];
+        const KeyTile::Run run = keys.attended(firstRow + half * 8);
         TILE_UNROLL
         for (int n = 0; n < TileKeys / 8; ++n)
           TILE_UNROLL
-          for (int e = 0; e < 2; ++e) {
-            float& logit = logits[n * 4 + half * 2 + e];
-            logit = tile::exponential2(tile::fma(logit, a.scale, -shift));
-            sum += logit;
-          }
-        total[half] = sum;
+          for (int e = 0; e < 2; ++e)
+            if (!run.has(n * 8 + pair + e)) rows.logits[n * 4 + half * 2 + e] = -3.4e38f;
       }
-    };
-    const auto packWeights = [&] {
+    TILE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      float high = rows.most[half];
       TILE_UNROLL
-      for (int step = 0; step < TileKeys / 16; ++step)
+      for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(rows.logits[n * 4 + half * 2], rows.logits[n * 4 + half * 2 + 1]));
+      high = tile::maximum(high, tile::shuffleXor(high, 1));
+      high = tile::maximum(high, tile::shuffleXor(high, 2));
+      rows.keep[half] = tile::exponential2((rows.most[half] - high) * scale);
+      rows.most[half] = high;
+      const float shift = high * scale;
+      float sum = rows.total[half] * rows.keep[half];
+      TILE_UNROLL
+      for (int n = 0; n < TileKeys / 8; ++n)
         TILE_UNROLL
-        for (int j = 0; j < 4; ++j) weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
-    };
+        for (int e = 0; e < 2; ++e) {
+          float& logit = rows.logits[n * 4 + half * 2 + e];
+          logit = tile::exponential2(tile::fma(logit, scale, -shift));
+          sum += logit;
+        }
+      rows.total[half] = sum;
+    }
+  }
 
-    KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
-    KeyTile next = walk.next();
+  /// The weights as the first operand of the products with the values.
+  static TILE_DEVICE void packWeights(Rows& rows) {
+    TILE_UNROLL
+    for (int step = 0; step < TileKeys / 16; ++step)
+      TILE_UNROLL
+      for (int j = 0; j < 4; ++j) rows.weights[step][j] = tile::packBf16(rows.logits[step * 8 + j * 2], rows.logits[step * 8 + j * 2 + 1]);
+  }
+
+  static TILE_DEVICE void startLogits(Rows& rows, int group, int slot) {
+    const tile::Operand query = tile::operand(tile::sharedWindow<Bf16>(0, kTileRows * D), group * groupRows * 64), key = tile::operand(slotWindow(slot), 0);
+    tile::fenceProducts(rows.logits);
+    TILE_UNROLL
+    for (int step = 0; step < D / 16; ++step)
+      tile::multiplyAsync(rows.logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
+    tile::commitProducts();
+  }
+
+  static TILE_DEVICE void startOut(Rows& rows, int slot) {
+    TILE_UNROLL
+    for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
+    const tile::Operand value = tile::operand(slotWindow(slot), 0, TileKeys * 128);
+    tile::fenceProducts(rows.out, rows.weights);
+    TILE_UNROLL
+    for (int step = 0; step < TileKeys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64));
+    tile::commitProducts();
+  }
+
+  static TILE_DEVICE void consume(const Arguments& a, int head, int64_t cell, int warp) {
+    const AttendJob<Bf16>& x = a.job;
+    const int group = warp / 4, lane = tile::laneIndex();
+    const auto phases = barrierWindow();
+    fetchQueries(x, head, cell, group);
+    Rows rows;
+    TILE_UNROLL
+    for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
+
     Place place;
     const auto wait = [&](const Place& at) { tile::waitPhase(phases, filled + at.slot, at.parity); };
+    const auto release = [&](int slot) {
+      if (lane == 0) tile::arrivePhase(phases, emptied + slot);
+    };
     // One turn per tile and warpgroup, the first warpgroup's before the second's.
     int turnParity = group == 0 ? 1 : 0;
     const auto takeTurn = [&] {
@@ -220,6 +231,9 @@ struct Hopper {
     const auto passTurn = [&] {
       if (lane == 0) tile::arrivePhase(phases, turns + 1 - group);
     };
+
+    KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
+    KeyTile next = walk.next();
     while (next.keys() > 0) {
       if (next.idle()) {
         TILE_UNROLL
@@ -238,13 +252,13 @@ struct Hopper {
       KeyTile keys = next;
       wait(place);
       takeTurn();
-      startLogits(place.slot);
+      startLogits(rows, group, place.slot);
       passTurn();
       next = walk.next();
-      tile::waitProducts<0>(logits);
+      tile::waitProducts<0>(rows.logits);
       release(place.slot);
-      weigh(keys);
-      packWeights();
+      weigh(rows, keys, warp, a.scale);
+      packWeights(rows);
       place.advance();
       Place values = place;
       place.advance();
@@ -253,37 +267,42 @@ struct Hopper {
       while (more) {
         keys = next;
         takeTurn();
-        startLogits(place.slot);
-        startOut(values.slot);
+        startLogits(rows, group, place.slot);
+        startOut(rows, values.slot);
         passTurn();
         next = walk.next();
-        tile::waitProducts<1>(logits);
+        tile::waitProducts<1>(rows.logits);
         release(place.slot);
-        weigh(keys);
+        weigh(rows, keys, warp, a.scale);
         place.advance();
         const Place justWeighed = place;
         place.advance();
         more = next.keys() > 0 && !next.idle();
-        if (more) wait(place);               // here, because its branch keeps the next wait from moving before the weighing
-        tile::waitProducts<0>(out, logits);  // new weights take the registers of those just multiplied
+        if (more) wait(place);                         // here, because its branch keeps the next wait from moving before the weighing
+        tile::waitProducts<0>(rows.out, rows.logits);  // new weights take the registers of those just multiplied
         release(values.slot);
         values = justWeighed;
-        packWeights();
+        packWeights(rows);
       }
       wait(values);
-      startOut(values.slot);
-      tile::waitProducts<0>(out);
+      startOut(rows, values.slot);
+      tile::waitProducts<0>(rows.out);
       release(values.slot);
     }
+    write(a, rows, head, cell, warp);
+  }
 
+  static TILE_DEVICE void write(const Arguments& a, Rows& rows, int head, int64_t cell, int warp) {
+    const AttendJob<Bf16>& x = a.job;
+    const int lane = tile::laneIndex(), pair = lane % 4 * 2;
     TILE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      float sum = total[half];
+      float sum = rows.total[half];
       sum += tile::shuffleXor(sum, 1);
       sum += tile::shuffleXor(sum, 2);
-      const int position = positionOf(x, cell, warp * 16 + half * 8 + quad);
+      const int position = positionOf(x, cell, warp * 16 + half * 8 + lane / 4);
       if (position < 0) continue;
-      if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(most[half], a.scale, tile::logarithm2(sum));
+      if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(rows.most[half], a.scale, tile::logarithm2(sum));
       const float inverse = 1 / sum;
       const int64_t raster = x.scatter ? x.scatter[position] : position;
       Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
@@ -291,7 +310,7 @@ struct Hopper {
       for (int n = 0; n < D / 8; ++n) {
         const int column = n * 8 + pair;
         if (column >= x.headDim) continue;
-        float first = out[n * 4 + half * 2] * inverse, second = out[n * 4 + half * 2 + 1] * inverse;
+        float first = rows.out[n * 4 + half * 2] * inverse, second = rows.out[n * 4 + half * 2 + 1] * inverse;
         auto* place32 = reinterpret_cast<uint32_t*>(to + column);
         if (x.accumulate) {
           const uint32_t before = *place32;

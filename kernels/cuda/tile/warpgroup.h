@@ -23,7 +23,8 @@ struct Operand {
 /// Element of piece `chunk` of `row` in panels of `rows` rows.
 TILE_DEVICE int swizzled(int row, int chunk, int rows) { return (chunk / 8 * rows + row) * 64 + ((chunk % 8 ^ row % 8) << 3); }
 
-/// `address`: in shared memory, bytes. `panelBytes`: from one panel to the next, which only MN-major operands use.
+/// `address`: in shared memory, bytes. `panelBytes`: from one panel to the next, for MN-major operands; K-major ones stay within a
+/// panel and have 16 there, which nothing reads.
 TILE_DEVICE Operand operandAt(uint32_t address, int panelBytes) {
   constexpr uint64_t swizzle128 = 1, groupBytes = 8 * 128;  // from eight rows to the next eight
   const auto encoded = [](uint64_t bytes) { return (bytes & 0x3ffff) >> 4; };

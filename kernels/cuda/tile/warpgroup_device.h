@@ -40,7 +40,7 @@ TILE_DEVICE void claimRegisters() {
 
 // Products of a warpgroup -------------------------------------------------------------------------------------------
 
-TILE_DEVICE Operand operand(Shared<Bf16> window, int element, int panelBytes) { return operandAt(window.address(element), panelBytes); }
+TILE_DEVICE Operand operand(Shared<Bf16> window, int element, int panelBytes = 16) { return operandAt(window.address(element), panelBytes); }
 
 // Orders uses of registers, which the compiler would else move across the instructions below.
 template <int N>

@@ -58,7 +58,7 @@ struct Matrices {
     tile::barrier();
     float sum[64];
     for (float& value : sum) value = 0;
-    const tile::Operand left = tile::operand(first, group * 64 * depth, rows * 128), right = tile::operand(second, 0, depth * 128);
+    const tile::Operand left = tile::operand(first, group * 64 * depth), right = tile::operand(second, 0, byRows ? depth * 128 : 16);
     if (started) tile::fenceProducts(sum);
     for (int step = 0; step < depth / 16; ++step) {
       if (!byRows) {
@@ -136,7 +136,7 @@ TEST(Warpgroup, RefusesDescriptorsThatAreNotWhatTheKernelMeant) {
       const auto window = tile::sharedWindow<Bf16>(0, 16 * 1024);
       float sum[64] = {};
       tile::fenceProducts(sum);
-      const tile::Operand operand = tile::operand(window, 0, 8 * 1024);
+      const tile::Operand operand = tile::operand(window, 0);
       tile::multiplyAsync(sum, change(operand), operand, false);
     });
   };
@@ -155,7 +155,7 @@ TEST(Warpgroup, SharedMemoryBelongsToProductsInFlight) {
       tile::barrier();
       float sum[64] = {};
       tile::fenceProducts(sum);
-      tile::multiplyAsync(sum, tile::operand(window, 0, 0), tile::operand(window, 0, 0), false);
+      tile::multiplyAsync(sum, tile::operand(window, 0), tile::operand(window, 0), false);
       tile::commitProducts();
       if (waits) {
         tile::waitProducts<0>(sum);
@@ -222,7 +222,7 @@ TEST(Warpgroup, WarpsThatStartDifferentProductsAreCaught) {
     tile::barrier();
     float sum[64] = {};
     tile::fenceProducts(sum);
-    const tile::Operand operand = tile::operand(window, 0, 0);
+    const tile::Operand operand = tile::operand(window, 0);
     tile::multiplyAsync(sum, operand, tile::warpIndex() == 2 ? operand.from(16) : operand, false);
     tile::commitProducts();
     tile::waitProducts<0>(sum);
