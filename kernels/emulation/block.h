@@ -32,15 +32,15 @@ class Violation : public std::runtime_error {
 struct PlantedFault {
   enum Kind : uint8_t {
     None,
-    DropBarrier,    ///< every thread passes its `nth` barrier without waiting
-    SwapFragment,   ///< mma takes the second and third register of A in each other's place
-    RaggedTail,     ///< within(i, n) is false for i = n - 1
-    SelectionBit,   ///< setBit sets the neighbouring bit
-    SkipCopyWait,   ///< waitCopies does not wait
-    SkipProductWait,  ///< waitProducts does not wait
-    SkipPhaseWait,    ///< waitPhase does not wait
-    SkipProxyFence,   ///< fenceAsyncProxy does nothing
-    PlainLayout,      ///< wgmma reads shared memory as if it were not swizzled
+    DropBarrier,     ///< every thread passes its `nth` barrier without waiting
+    SwapFragment,    ///< mma takes the second and third register of A in each other's place
+    RaggedTail,      ///< within(i, n) is false for i = n - 1
+    SelectionBit,    ///< setBit sets the neighbouring bit
+    SkipCopyWait,    ///< waitCopies does not wait
+    SkipProductWait, ///< waitProducts does not wait
+    SkipPhaseWait,   ///< waitPhase does not wait
+    SkipProxyFence,  ///< fenceAsyncProxy does nothing
+    PlainLayout,     ///< wgmma reads shared memory as if it were not swizzled
   };
   Kind kind = None;
   int nth = 0;
