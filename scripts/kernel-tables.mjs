@@ -1,7 +1,8 @@
 /**
  * Tables about the CUDA kernels for docs/BENCHMARKS.md: what ptxas said of each (registers, spills), and the cost model.
  *   node scripts/kernel-tables.mjs [log of scripts/build-cuda, default build/cuda/build.log] [--write]
- * Prints them, or with --write puts them into the page. Ends with 1 where a kernel spills registers or the log holds a warning.
+ * Prints them, or with --write puts them into the page. Ends with 1 where a kernel spills registers or the log holds a warning
+ * (or ptxas says that it serialises wgmma, which it calls an information).
  * A log that grew over several builds counts only the last word on each kernel.
  */
 import { spawnSync } from 'node:child_process';
@@ -31,7 +32,9 @@ await main(() => {
   const spilling = kernels.filter((kernel) => kernel.spilledBytes > 0);
   for (const { name, architecture, spilledBytes } of spilling)
     console.error(`${name} spills ${spilledBytes} bytes on ${architecture}`);
-  const warnings = text.split('\n').filter((line) => /\bwarning\b/i.test(line) && !line.startsWith('--'));
+  const warnings = text
+    .split('\n')
+    .filter((line) => /\bwarning\b|performance loss/i.test(line) && !line.startsWith('--'));
   for (const line of warnings) console.error(line);
   console.error(`${kernels.length} kernels, ${spilling.length} spilling, ${warnings.length} warnings`);
   return spilling.length + warnings.length > 0 ? 1 : 0;
@@ -75,7 +78,7 @@ function readPtxas(text) {
 /** Kernels of the attention path, one row each, with registers per architecture. */
 function ptxasTable(kernels) {
   const attention = kernels.filter(({ source }) =>
-    ['flash', 'plain', 'packing', 'prepare', 'selection'].includes(source),
+    ['flash', 'hopper', 'plain', 'packing', 'prepare', 'selection'].includes(source),
   );
   const architectures = [...new Set(kernels.map((kernel) => kernel.architecture))].sort();
   const rows = new Map();
@@ -87,15 +90,25 @@ function ptxasTable(kernels) {
       `\`${name}\``,
       `${row.source}.cu`,
       sharedMemory(name),
-      ...architectures.map((architecture) => String(row[architecture]?.registers ?? '')),
+      ...architectures.map((architecture) => registers(name, row[architecture])),
       String(architectures.reduce((sum, architecture) => sum + (row[architecture]?.spilledBytes ?? 0), 0)),
     ]),
   ];
 }
 
-/** Attention's tiles lie in shared memory that is asked for at launch, so ptxas does not know it: 128 queries and two tiles of keys. */
+/** Where wgmma is missing, a kernel of wgmma is an empty one. */
+function registers(name, kernel) {
+  return name.startsWith('Hopper') && !kernel?.architecture.endsWith('a') ? '' : String(kernel?.registers ?? '');
+}
+
+/**
+ * Attention's tiles lie in shared memory that is asked for at launch, so ptxas does not know it: 128 queries and two tiles of keys,
+ * on Hopper six of 128 keys each (and 104 bytes of barriers).
+ */
 function sharedMemory(name) {
   const [, dim, keys] = /^Flash<(\d+), (\d+),/.exec(name) ?? [];
+  const [, hopperDim] = /^Hopper<(\d+),/.exec(name) ?? [];
+  if (hopperDim !== undefined) return `${((128 + 6 * 128) * Number(hopperDim) * 2) / 1024} KB`;
   return dim === undefined ? '' : `${((128 + 2 * Number(keys)) * Number(dim) * 2) / 1024} KB`;
 }
 

@@ -119,6 +119,7 @@ void Block::run(const Extent3& index, const std::function<void()>& body) {
   std::fill(cells_.begin(), cells_.end(), Cell{});
   std::memset(shared_.get(), 0xff, shape_.sharedBytes);  // NaN in every float format: what slips the checks stays visible
   for (Warp& warp : warps_) warp = Warp{};
+  resetWarpgroups();
   for (size_t i = 0; i < threads_.size(); ++i) {
     ThreadState& thread = threads_[i];
     thread.block = this;
@@ -129,6 +130,7 @@ void Block::run(const Extent3& index, const std::function<void()>& body) {
     thread.warpEpoch = 0;
     thread.pending.clear();
     thread.committed.clear();
+    thread.unfenced.clear();
     thread.done = false;
     thread.fiber.prepare(&threadEntry, &thread, stacks + i * stackBytes, stackBytes);
   }
@@ -148,6 +150,9 @@ void Block::run(const Extent3& index, const std::function<void()>& body) {
     forgetFrames(stacks, stackBytes * threads_.size());
     std::rethrow_exception(failure_);
   }
+  for (const Warp& warp : warps_)
+    if (warp.started != warps_[static_cast<size_t>(&warp - warps_.data()) / 4 * 4].started)
+      throw Violation(std::string(shape_.kernel) + ": the warps of a warpgroup took part in different numbers of products");
 }
 
 void Block::enqueue(int thread) {
@@ -162,6 +167,8 @@ void Block::suspend() {
     for (const Warp& warp : warps_)
       if (warp.arrived) who += std::string(who.empty() ? "" : ", ") + std::to_string(warp.arrived) + " lanes in " + warp.name;
     if (!atBarrier_.empty()) who += std::string(who.empty() ? "" : ", ") + std::to_string(atBarrier_.size()) + " threads at a barrier";
+    for (const auto& [offset, phase] : phases_)
+      if (!phase.waiting.empty()) who += std::string(who.empty() ? "" : ", ") + std::to_string(phase.waiting.size()) + " threads at the phase barrier of byte " + std::to_string(offset);
     fail("deadlock: of " + std::to_string(shape_.threads) + " threads " + std::to_string(shape_.threads - alive_) + " have ended; waiting: " + who);
   }
   ThreadState& next = threads_[static_cast<size_t>(runnable_[head_])];
@@ -174,6 +181,8 @@ void Block::suspend() {
 void Block::finishThread() {
   ThreadState& self = current();
   if (!self.pending.empty() || !self.committed.empty()) fail("the thread ends with asynchronous copies it never waited for");
+  const Warp& warp = warps_[static_cast<size_t>(self.warp)];
+  if (!warp.open.empty() || !warp.committed.empty()) fail("the thread ends with products it never waited for");
   --alive_;
   if (queued_ == 0 && alive_ > 0) {
     alive_ += 1;
@@ -191,6 +200,7 @@ void Block::barrier() {
     return;
   }
   ++barriersPassed_;
+  barrierTime_ = ++now_;
   std::vector<int> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
   shuffle(order, random_);
@@ -204,7 +214,7 @@ void Block::barrier() {
 
 void Block::warpBarrier() {
   int nothing = 0;
-  collective("a warp barrier", nothing, [](const auto&) {});
+  collective("a warp barrier", nothing, [this](const auto&) { joinWarp(); });
   ++current().warpEpoch;
 }
 
@@ -244,9 +254,9 @@ const std::byte* Block::read(uint32_t offset, uint32_t bytes) {
   for (uint32_t at = offset / 2; at < (offset + bytes + 1) / 2; ++at) {
     Cell& cell = cells_[at];
     if (cell.writer == unwritten) fail("reads shared byte " + std::to_string(at * 2) + ", which nothing wrote");
-    if (cell.writer == inFlight) fail("reads shared byte " + std::to_string(at * 2) + ", which an asynchronous copy has yet to write");
+    if (cell.writer == beingCopied) fail("reads shared byte " + std::to_string(at * 2) + ", which an asynchronous copy has yet to write");
     if (cell.writeBarrier == barriersPassed_ && cell.writer != self.index &&
-        (cell.writer / warpLanes != self.warp || cell.writeWarpEpoch == self.warpEpoch))
+        (cell.writer / warpLanes != self.warp || cell.writeWarpEpoch == self.warpEpoch) && !(shape_.warpgroups && knows(cell.writer, times_[at].written)))
       fail("race: reads shared byte " + std::to_string(at * 2) + ", written by thread " + std::to_string(cell.writer) + " with no barrier between");
     if (cell.reader == nobody || cell.readBarrier != barriersPassed_) {
       cell.reader = static_cast<int16_t>(self.index);
@@ -261,6 +271,7 @@ const std::byte* Block::read(uint32_t offset, uint32_t bytes) {
     }
     cell.readBarrier = barriersPassed_;
     cell.readWarpEpoch = self.warpEpoch;
+    if (shape_.warpgroups) lineReads_[at * 2 / lineBytes * warps_.size() + static_cast<size_t>(self.warp)] = ++now_;
   }
   return shared_.get() + offset;
 }
@@ -272,9 +283,15 @@ void Block::checkWrite(const Cell& cell, const ThreadState& self, uint32_t offse
     if (other == several) return true;
     return several - 1 - other != self.warp || epoch == self.warpEpoch;
   };
-  if (cell.writer == inFlight) fail("writes shared byte " + std::to_string(offset) + ", which an asynchronous copy is writing");
-  if (cell.writer >= 0 && cell.writeBarrier == barriersPassed_ && !(atomic && cell.atomic) && race(cell.writer, cell.writeWarpEpoch))
+  if (cell.writer == beingCopied) fail("writes shared byte " + std::to_string(offset) + ", which an asynchronous copy is writing");
+  if (cell.writer >= 0 && cell.writeBarrier == barriersPassed_ && !(atomic && cell.atomic) && race(cell.writer, cell.writeWarpEpoch) &&
+      !(shape_.warpgroups && knows(cell.writer, times_[offset / 2].written)))
     fail("race: writes shared byte " + std::to_string(offset) + ", written by thread " + std::to_string(cell.writer) + " with no barrier between");
+  if (shape_.warpgroups) {
+    checkReaders(offset);
+    const int readingWarp = cell.reader >= 0 ? cell.reader / warpLanes : several - 1 - cell.reader;
+    if (readingWarp != self.warp) return;  // others were looked at, one by one
+  }
   if (cell.reader != nobody && cell.readBarrier == barriersPassed_ && race(cell.reader, cell.readWarpEpoch))
     fail("race: writes shared byte " + std::to_string(offset) + ", which another thread reads with no barrier between");
 }
@@ -290,6 +307,7 @@ std::byte* Block::write(uint32_t offset, uint32_t bytes) {
     cell.writeWarpEpoch = self.warpEpoch;
     cell.atomic = false;
   }
+  recordWrite(offset, bytes);
   return shared_.get() + offset;
 }
 
@@ -305,6 +323,7 @@ std::byte* Block::update(uint32_t offset, uint32_t bytes) {
     cell.writeWarpEpoch = self.warpEpoch;
     cell.atomic = true;
   }
+  recordWrite(offset, bytes);
   return shared_.get() + offset;
 }
 
@@ -316,7 +335,7 @@ void Block::startCopy(uint32_t offset, const void* source, int bytes, int validB
     fail("an asynchronous copy reads from a misaligned address");
   for (uint32_t at = offset / 2; at < (offset + static_cast<uint32_t>(bytes)) / 2; ++at) {
     checkWrite(cells_[at], self, at * 2, false);
-    cells_[at].writer = inFlight;
+    cells_[at].writer = beingCopied;
   }
   self.pending.push_back({offset, static_cast<const std::byte*>(source), static_cast<uint16_t>(bytes), static_cast<uint16_t>(validBytes)});
 }
@@ -341,6 +360,7 @@ void Block::waitCopies(int groupsLeft) {
         cell.writeWarpEpoch = self.warpEpoch;
         cell.atomic = false;
       }
+      recordWrite(copy.destination, copy.bytes);
     }
     self.committed.pop_front();
   }

@@ -1,19 +1,22 @@
 // One thread block of a CUDA grid on the CPU: every thread is a fiber, shared memory is checked. Found and thrown as
 // Violation: reads of shared memory nothing wrote or that a pending asynchronous copy will write, accesses out of a window's
 // bounds, two threads touching one place without a barrier between them (a race), threads that wait for others which
-// never come, collectives that not all lanes of a warp enter.
+// never come, collectives that not all lanes of a warp enter. In kernels with warpgroups, whose threads also meet at phase barriers
+// (warpgroup_block.cpp), what happened before what is followed per thread, and products in flight own what they read and write.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels/emulation/fiber.h"
+#include "kernels/emulation/products.h"
 
 namespace vmoba::emulation {
 
@@ -29,11 +32,15 @@ class Violation : public std::runtime_error {
 struct PlantedFault {
   enum Kind : uint8_t {
     None,
-    DropBarrier,    ///< every thread passes its `nth` barrier without waiting
-    SwapFragment,   ///< mma takes the second and third register of A in each other's place
-    RaggedTail,     ///< within(i, n) is false for i = n - 1
-    SelectionBit,   ///< setBit sets the neighbouring bit
-    SkipCopyWait,   ///< waitCopies does not wait
+    DropBarrier,     ///< every thread passes its `nth` barrier without waiting
+    SwapFragment,    ///< mma takes the second and third register of A in each other's place
+    RaggedTail,      ///< within(i, n) is false for i = n - 1
+    SelectionBit,    ///< setBit sets the neighbouring bit
+    SkipCopyWait,    ///< waitCopies does not wait
+    SkipProductWait, ///< waitProducts does not wait
+    SkipPhaseWait,   ///< waitPhase does not wait
+    SkipProxyFence,  ///< fenceAsyncProxy does nothing
+    PlainLayout,     ///< wgmma reads shared memory as if it were not swizzled
   };
   Kind kind = None;
   int nth = 0;
@@ -55,6 +62,7 @@ struct LaunchShape {
   int threads = 0;
   size_t sharedBytes = 0;
   const char* kernel = "";
+  bool warpgroups = false;  ///< the kernel may use what only sm_90a has: phase barriers, wgmma
 };
 
 class Block;
@@ -72,6 +80,11 @@ struct ThreadState {
   };
   std::vector<Copy> pending;                 ///< not yet committed
   std::deque<std::vector<Copy>> committed;   ///< groups in flight, oldest first
+  std::vector<uint32_t> known;               ///< [threads] time up to which each thread's past happened before this one's future
+  struct Range {
+    uint32_t offset, bytes;
+  };
+  std::vector<Range> unfenced;               ///< written since the last fence of the asynchronous proxy
   Fiber fiber;
   bool done = false;
 };
@@ -107,6 +120,19 @@ class Block {
   void startCopy(uint32_t offset, const void* source, int bytes, int validBytes);
   void commitCopies();
   void waitCopies(int groupsLeft);
+
+  // Of kernels with warpgroups -------------------------------------------------------------------------------------
+  void initPhase(uint32_t offset, int arrivals);
+  void arrivePhase(uint32_t offset);
+  void waitPhase(uint32_t offset, int parity);  ///< until the phase of this parity is complete
+  void fenceAsyncProxy();
+  void fenceProducts();
+  /// Starts a product of the calling lane's warp, whose lanes must agree; its accumulators read NaN until it is waited for.
+  void startProduct(const Product::Lane& mine, const Product::Shape& shape);
+  void commitProducts();
+  void waitProducts(int groupsLeft);
+  /// Fails while a product that writes these accumulators is in flight.
+  void requireSettled(const float* accumulators);
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
@@ -117,14 +143,31 @@ class Block {
     uint32_t writeBarrier = 0, writeWarpEpoch = 0, readBarrier = 0, readWarpEpoch = 0;
     bool atomic = false;
   };
-  static constexpr int16_t unwritten = -1, inFlight = -2, nobody = -3, several = -4;
+  static constexpr int16_t unwritten = -1, beingCopied = -2, nobody = -3, several = -4;
 
   struct Warp {
     std::byte* slots[warpLanes] = {};
     const char* name = nullptr;
     int arrived = 0;
     int waiting[warpLanes] = {};
+    bool fenced = false;                         // wgmma.fence since the last group was committed
+    int started = 0;                             // products so far: the four warps of a warpgroup start the same ones
+    std::vector<Product> open;                   // not yet committed
+    std::deque<std::vector<Product>> committed;  // groups in flight, oldest first
   };
+
+  // When two bytes of shared memory were written, and when that became visible to the asynchronous proxy.
+  struct CellTimes {
+    uint32_t written = 0, visible = 0;
+  };
+  // mbarrier: what arrived knows becomes known to whoever waits.
+  struct Phase {
+    int arrivals = 0, pending = 0, initialiser = 0;
+    uint32_t number = 0, initBarrier = 0;
+    std::vector<uint32_t> arriving, complete;
+    std::vector<int> waiting;
+  };
+  static constexpr uint32_t lineBytes = 16;  // unit in which reads are remembered per warp
 
   std::byte** enterCollective(const char* name, std::byte* mine);
   void leaveCollective();
@@ -132,6 +175,17 @@ class Block {
   void finishThread();
   void checkWrite(const Cell& cell, const ThreadState& thread, uint32_t offset, bool atomic) const;
   void bounds(uint32_t offset, uint32_t bytes) const;
+  /// Whether what `thread` did at `time` happened before what the running thread does now, by phase barriers.
+  bool knows(int thread, uint32_t time) const;
+  void resetWarpgroups();
+  void joinWarp();
+  void checkReaders(uint32_t offset) const;
+  void recordWrite(uint32_t offset, uint32_t bytes);
+  void checkAsyncRead(uint32_t offset) const;
+  Phase& phaseAt(uint32_t offset);
+  void requireWarpgroups(const char* what) const;
+  const Product* inFlight(const Warp& warp, int lane, const float* accumulators) const;
+  void launchProduct(const std::function<const Product::Lane&(int)>& lane, const Product::Shape& shape);
   static void threadEntry(void* argument);
 
   LaunchShape shape_;
@@ -148,6 +202,13 @@ class Block {
   uint32_t random_ = 1;
   std::unique_ptr<std::byte[]> shared_;
   std::vector<Cell> cells_;
+  // Kept for kernels with warpgroups only. Time counts accesses and releases.
+  uint32_t now_ = 0, barrierTime_ = 0;
+  std::vector<CellTimes> times_;
+  std::vector<uint32_t> lineReads_;   // [lines, warps] time of the last read
+  std::vector<uint16_t> beingRead_;   // [lines] products in flight that read the line
+  std::vector<std::vector<Product::Shape>> started_;  // [warpgroups] products in the order in which its foremost warp started them
+  std::map<uint32_t, Phase> phases_;
   Fiber scheduler_;
   std::exception_ptr failure_;
 

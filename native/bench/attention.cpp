@@ -10,6 +10,7 @@
 #include "kernels/partition.h"
 #include "native/backends/backend.h"
 #include "native/base/parallel.h"
+#include "native/bench/attention_check.h"
 #include "native/bench/attention_inputs.h"
 #include "native/bench/attention_rivals.h"
 #include "native/bench/attention_runner.h"
@@ -144,6 +145,23 @@ void measureDensity(const Setting& s, AttentionRunner& runner, const std::vector
   if (whole) publish(resultRow(s, runner, data, "cycle", target, cycleDensity, cycleSeconds, median(dense)));
 }
 
+/// Dense and every partition at one density; false where one is wrong.
+bool checkOnDevice(const Setting& s, AttentionRunner& runner, const std::vector<BlockPlan>& plans, const std::string& data, double target, Json& checks) {
+  bool right = true;
+  const auto check = [&](const char* name, const AttentionRunner::Call& call) {
+    const Accuracy accuracy = checkAttention(runner, call);
+    right = right && accuracy.holds();
+    Json row;
+    row.set("check", data).set("partition", name).set("error", accuracy.error).set("allowed", accuracy.allowed).set("holds", accuracy.holds());
+    s.progress(row);
+    checks.push(row);
+  };
+  check("dense", {});
+  for (size_t i = 0; i < plans.size(); ++i)
+    if (const auto rule = ruleFor(runner, plans[i], target)) check(partitionName(kKinds[i]), {.plan = &plans[i], .rule = *rule});
+  return right;
+}
+
 void compareWithRivals(const Setting& s, AttentionRunner& runner, const BlockPlan& plan, const char* name, const std::string& data, const SelectionRule& rule, Json& rivals) {
   AttentionProbe probe;
   runner.run({.plan = &plan, .rule = rule, .probe = &probe});
@@ -185,7 +203,8 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
   }
   const Setting s = readSetting(options, grid.tokens(), progress);
 
-  Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{});
+  Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{}), checks(Json::Array{});
+  bool accurate = true;
   size_t scratchBytes = 0;
   for (const std::string& kind : kinds) {
     AttentionInputs inputs = makeInputs(kind, options, grid, heads, headDim, s.dtype);
@@ -195,6 +214,7 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     for (const PartitionKind partition : kKinds) plans.push_back(planBlocks(grid, choosePartition(grid, partition)));
     runner->run({});  // pools, pages and clock rates
     const bool first = kind == kinds.front();
+    if (first && s.backend) accurate = checkOnDevice(s, *runner, plans, kind, densities.empty() ? 0.26 : densities.front(), checks);
     for (const double target : !densities.empty() ? densities : first ? std::vector{0.13, 0.19, 0.26, 0.31, 0.5} : std::vector{0.19, 0.26, 0.31})
       measureDensity(s, *runner, plans, kind, target, rows);
     if (first && !s.backend && options.boolOr("rivals", true))
@@ -207,7 +227,7 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
   result.set("threads", threadCount()).set("clock", s.backend ? "device" : s.clockThreads > 1 ? "cpu" : "wall");
   result.set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("tokens", grid.tokens()).set("heads", heads).set("headDim", headDim).set("repeats", s.repeats);
   result.set("libraryMatrixGflops", s.matrixRate * s.clockThreads * 1e-9).set("scratchBytes", scratchBytes).set("notes", notes).set("rows", rows);
-  return result.set("rivals", rivals);
+  return result.set("rivals", rivals).set("checks", checks).set("accurate", accurate);
 }
 
 }  // namespace vmoba

@@ -13,6 +13,7 @@ namespace vmoba {
 /// for machines that others use too; a device is timed by its own events).
 /// Each row: efficiency = dense seconds · density / seconds, routing included. A row is void unless dense itself reached 65 % (bf16) or
 /// 85 % (f32) of the library's matrix rate in the same run (oneDNN's; on a GPU cuBLASLt's, or our own products' where it is missing).
+/// On a device, rows of the first data's outputs are compared with double precision first; `accurate` is false where they err too much.
 Json benchAttention(const Json& options, const std::function<void(const Json&)>& progress);
 
 }  // namespace vmoba

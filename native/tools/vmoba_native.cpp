@@ -95,7 +95,10 @@ int run(const Arguments& arguments) {
   if (command == "verify") return verify(arguments);
   if (command == "devices") return std::printf("%s\n", vmoba::describeEngine().dump().c_str()), 0;
   if (command == "inspect") return std::printf("%s\n", vmoba::inspectModel(target()).dump().c_str()), 0;
-  if (command == "bench" && target() == "attention") return std::printf("%s\n", vmoba::benchAttention(asJson(arguments.options), progress).dump().c_str()), 0;
+  if (command == "bench" && target() == "attention") {
+    const vmoba::Json result = vmoba::benchAttention(asJson(arguments.options), progress);
+    return std::printf("%s\n", result.dump().c_str()), result.boolOr("accurate", true) ? 0 : 1;
+  }
   if (command == "bench" && target() == "model") return std::printf("%s\n", vmoba::benchModel(asJson(arguments.options), progress).dump().c_str()), 0;
   if (command == "random-model") return vmoba::writeRandomModel(target(), asJson(arguments.options)), 0;
   std::fputs(kUsage, stderr);

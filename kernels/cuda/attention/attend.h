@@ -32,6 +32,8 @@ using BetweenLaunches = std::function<void()>;
 
 /// bf16 by mma.sync m16n8k16 with f32 accumulation; paddedDim 32, 64 or 128.
 void attendFlash(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between = {});
+/// bf16 by wgmma, where kernels with warpgroups run (compute capability 9.0, compiled for sm_90a); paddedDim 64 or 128.
+void attendHopper(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between = {});
 /// f32 arithmetic throughout; f32 or bf16 operands.
 template <class T>
 void attendPlain(tile::Stream stream, const AttendJob<T>& job, const BetweenLaunches& between = {});

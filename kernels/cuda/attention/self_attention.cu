@@ -21,6 +21,10 @@ T* at(void* base, size_t offset) {
   return reinterpret_cast<T*>(static_cast<unsigned char*>(base) + offset);
 }
 
+void attendTensorCores(tile::Stream stream, const AttendJob<Bf16>& job, bool hopper, const BetweenLaunches& between) {
+  hopper && job.paddedDim >= 64 ? attendHopper(stream, job, between) : attendFlash(stream, job, between);
+}
+
 template <class T>
 void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
   const SelfAttentionScratch layout = layOutScratch(job);
@@ -63,7 +67,7 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
     attention.order = at<int32_t>(scratch, layout.order);
   }
   if constexpr (std::is_same_v<T, Bf16>) {
-    attendFlash(stream, attention, between);
+    attendTensorCores(stream, attention, job.hopper, between);
   } else {
     attendPlain(stream, attention, between);
   }
@@ -102,7 +106,7 @@ void crossAs(tile::Stream stream, const CrossAttentionJob& job, void* scratch, c
   attention.accumulate = job.accumulate;
   attention.logSumExp = mapped ? logSumExp : nullptr;
   if constexpr (std::is_same_v<T, Bf16>) {
-    attendFlash(stream, attention, between);
+    attendTensorCores(stream, attention, job.hopper, between);
   } else {
     attendPlain(stream, attention, between);
   }

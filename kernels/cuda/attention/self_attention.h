@@ -32,6 +32,7 @@ struct SelfAttentionJob {
   bool maps = false;                ///< also count the selection map
   int32_t mapHead = -1;
   bool packed = true;               ///< rows of like selections share tiles; false: rows in their order
+  bool hopper = false;              ///< bf16 by attendHopper where heads are wide enough
 };
 
 /// Byte offsets into the scratch of a call.
@@ -82,6 +83,7 @@ struct CrossAttentionJob {
   int32_t groups = 0;
   float* groupMass = nullptr;         ///< [groups, tokens], accumulated
   uint32_t* notFinite = nullptr;
+  bool hopper = false;                ///< as in SelfAttentionJob
 };
 size_t crossAttentionScratchBytes(const CrossAttentionJob& job);
 void crossAttention(tile::Stream stream, const CrossAttentionJob& job, void* scratch, const BetweenLaunches& between = {});

@@ -110,7 +110,7 @@ struct SelfAttentionCase {
   int heads = 2, headDim = 20;
   DType type = DType::F32;
   SelectionRule rule;
-  bool sparse = true, normed = true, packed = true, attending = true;
+  bool sparse = true, normed = true, packed = true, attending = true, hopper = false;
   emulation::Options options = {};
 };
 
@@ -159,6 +159,7 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   job.notFinite = &result.notFinite;
   job.maps = c.sparse;
   job.packed = c.packed;
+  job.hopper = c.hopper;
   const cuda::SelfAttentionScratch layout = cuda::layOutScratch(job);
   DeviceBytes scratch(layout.total);
   const tile::Stream stream{const_cast<emulation::Options*>(&c.options)};

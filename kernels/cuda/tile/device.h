@@ -102,7 +102,7 @@ class Shared {
 
 template <class T>
 TILE_DEVICE Shared<T> sharedWindow(int byteOffset, [[maybe_unused]] int count) {
-  extern __shared__ __align__(128) unsigned char vmobaSharedMemory[];
+  extern __shared__ __align__(1024) unsigned char vmobaSharedMemory[];
   return Shared<T>(reinterpret_cast<T*>(vmobaSharedMemory + byteOffset),
                    static_cast<uint32_t>(__cvta_generic_to_shared(vmobaSharedMemory)) + static_cast<uint32_t>(byteOffset));
 }

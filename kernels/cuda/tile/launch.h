@@ -26,7 +26,15 @@ inline int sharedBytesPerMultiprocessor(Stream) {
 
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, Kernel::blocksPerSM) entry(const __grid_constant__ typename Kernel::Arguments arguments) {
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  if constexpr (needsWarpgroups<Kernel>) {
+    __trap();  // never launched: DeviceFacts::warpgroups is false
+  } else {
+    Kernel::run(arguments);
+  }
+#else
   Kernel::run(arguments);
+#endif
 }
 
 template <class Kernel>
@@ -48,7 +56,7 @@ template <class Kernel>
 void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::Arguments& arguments) {
   static const emulation::Options plain;
   const auto& options = stream.handle ? *static_cast<const emulation::Options*>(stream.handle) : plain;
-  emulation::runGrid({{grid.x, grid.y, grid.z}, Kernel::threads, static_cast<size_t>(sharedBytes), Kernel::name}, options,
+  emulation::runGrid({{grid.x, grid.y, grid.z}, Kernel::threads, static_cast<size_t>(sharedBytes), Kernel::name, needsWarpgroups<Kernel>}, options,
                      [&] { Kernel::run(arguments); });
 }
 

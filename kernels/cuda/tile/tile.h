@@ -13,6 +13,8 @@
 //   };
 //   tile::launch<Scale>(stream, {blocks}, sharedBytes, {x, y, n, factor});      // launch.h
 //
+// One that needs Hopper's own operations (warpgroup.h) also says `static constexpr bool warpgroups = true`.
+//
 // Easy to get wrong: all 32 lanes must reach every warp operation; what a lane copies asynchronously is visible to itself
 // after waitCopies and to others only after a barrier as well; edges go through `within`, not a bare comparison.
 #pragma once
@@ -29,6 +31,9 @@ constexpr uint32_t noValue = 0xffffffffu;
 struct Extent {
   int x = 1, y = 1, z = 1;
 };
+
+template <class Kernel>
+constexpr bool needsWarpgroups = requires { Kernel::warpgroups; };
 
 /// 16 bytes moved at once.
 struct alignas(16) Words4 {

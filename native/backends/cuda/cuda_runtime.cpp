@@ -34,6 +34,9 @@ DeviceFacts factsOf(int ordinal) {
   facts.multiprocessors = properties.multiProcessorCount;
   facts.sharedBytesPerBlock = properties.sharedMemPerBlockOptin;
   facts.memoryBytes = properties.totalGlobalMem;
+#ifdef VMOBA_SM90A
+  facts.warpgroups = facts.major == 9 && facts.minor == 0;
+#endif
   facts.peakFlops = 1e3 * attribute(cudaDevAttrClockRate, ordinal) * facts.multiprocessors * flopsPerClock(facts.major, facts.minor);
   return facts;
 }

@@ -32,6 +32,8 @@ size_t limitFor(DeviceRuntime& runtime, size_t asked) {
   return asked == 0 ? usable : std::min(asked, usable);
 }
 
+bool asked(const char* variable) { return std::getenv(variable) != nullptr && std::strcmp(std::getenv(variable), "1") == 0; }
+
 bool isPlain(const WeightView& view, DType type) { return view.dtype == type && view.scale == 1.0f; }
 
 }  // namespace
@@ -41,7 +43,8 @@ DeviceBackend::DeviceBackend(std::string name, std::shared_ptr<DeviceRuntime> ru
       precision_(options.precision),
       runtime_(std::move(runtime)),
       library_(std::move(library)),
-      keepFp8_(precision_ == Precision::BF16 && std::getenv("VMOBA_FP8") != nullptr && std::strcmp(std::getenv("VMOBA_FP8"), "1") == 0),
+      keepFp8_(precision_ == Precision::BF16 && asked("VMOBA_FP8")),
+      hopper_(precision_ == Precision::BF16 && runtime_->facts().warpgroups && asked("VMOBA_HOPPER")),
       pool_(std::make_shared<MemoryPool>(std::make_unique<DeviceMemory>(runtime_), limitFor(*runtime_, options.memoryLimitBytes))),
       slots_(*runtime_, kSlots, kSlotBytes),
       timeline_(*runtime_, [this] { poll(); }),
@@ -61,7 +64,7 @@ DeviceBackend::~DeviceBackend() {
 std::string DeviceBackend::instructionSet() const {
   const DeviceFacts facts = runtime_->facts();
   const std::string products = library_ && precision_ == Precision::BF16 ? library_->name() : "own products";
-  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products + (keepFp8_ ? " with fp8" : "");
+  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products + (keepFp8_ ? " with fp8" : "") + (hopper_ ? ", attention by wgmma" : "");
 }
 
 void DeviceBackend::poll() {

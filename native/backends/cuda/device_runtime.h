@@ -23,6 +23,7 @@ struct DeviceFacts {
   int multiprocessors = 1;
   size_t sharedBytesPerBlock = 0;        ///< opt-in limit
   size_t memoryBytes = 0;                ///< of the whole device
+  bool warpgroups = false;               ///< kernels by wgmma run: a Hopper GPU, and compiled for sm_90a
   double peakFlops = 0;                  ///< rough bf16 tensor rate, for pacing only
 };
 

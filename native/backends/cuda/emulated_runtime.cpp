@@ -35,6 +35,7 @@ class EmulatedRuntime final : public DeviceRuntime {
     facts.multiprocessors = 2;
     facts.sharedBytesPerBlock = 163 * 1024;  // of an A100
     facts.memoryBytes = faults_.memoryBytes;
+    facts.warpgroups = true;
     facts.peakFlops = 1e9;
     return facts;
   }

@@ -7,6 +7,7 @@
 #include "kernels/partition.h"
 #include "native/base/error.h"
 #include "native/bench/attention.h"
+#include "native/bench/attention_check.h"
 #include "native/bench/attention_inputs.h"
 #include "native/bench/attention_rivals.h"
 #include "native/bench/attention_runner.h"
@@ -131,6 +132,37 @@ TEST(BenchOnADevice, MeasuresAttentionByTheSameCommand) {
   EXPECT_FALSE(result.at("rows").asArray("rows").empty());
   for (const Json& row : result.at("rows").asArray("rows")) EXPECT_GT(row.at("seconds").asNumber("seconds"), 0);
   EXPECT_EQ(codeOf([] { benchAttention(Json::parse(R"({"backend":"emulated","grid":[3,6,8],"clock":"cpu"})"), ignore); }), ErrorCode::BadRequest);
+}
+
+TEST(BenchOnADevice, ChecksAttentionByEitherKernelAgainstDouble) {
+  const std::string options = R"({"backend":"emulated","grid":[3,5,7],"heads":1,"headDim":64,"precision":"bf16","repeats":1,"densities":[0.5],"data":["random"]})";
+  for (const char* hopper : {"0", "1"}) {
+    setenv("VMOBA_HOPPER", hopper, 1);
+    const Json result = benchAttention(Json::parse(options), ignore);
+    EXPECT_EQ(result.stringOr("instructionSet", "").find("wgmma") != std::string::npos, *hopper == '1');
+    EXPECT_TRUE(result.boolOr("accurate", false));
+    EXPECT_GE(result.at("checks").asArray("checks").size(), 2u);
+  }
+  unsetenv("VMOBA_HOPPER");
+
+  const auto backend = makeBackend("emulated", {Precision::BF16, 0, 0});
+  const auto runner = runOnDevice(randomInputs({3, 7, 9}, 1, 32, DType::BF16), *backend);
+  const Accuracy right = checkAttention(*runner, {});
+  EXPECT_TRUE(right.holds());
+  EXPECT_GT(right.error, 0);
+  const BlockPlan plan = planBlocks({3, 7, 9}, choosePartition({3, 7, 9}, PartitionKind::Spatial2D));
+  struct Mistaken final : AttentionRunner {  // attends to everything where the call asked for a selection
+    AttentionRunner& inner;
+    explicit Mistaken(AttentionRunner& runner) : AttentionRunner(runner.inputs()), inner(runner) {}
+    Result run(const Call& call) override {
+      inner.run(call);
+      return inner.run({});
+    }
+    std::vector<float> output() override { return inner.output(); }
+    size_t scratchBytes() const override { return 0; }
+  } mistaken(*runner);
+  EXPECT_TRUE(checkAttention(*runner, {.plan = &plan, .rule = headGlobal(0.4f)}).holds());
+  EXPECT_FALSE(checkAttention(mistaken, {.plan = &plan, .rule = headGlobal(0.4f)}).holds());
 }
 
 TEST(BenchOnADevice, MeasuresAModelByTheSameCommand) {
