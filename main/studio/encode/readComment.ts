@@ -4,7 +4,7 @@
  */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileFailure } from './fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 import { openContainer } from './readFrames.ts';
 
 /** Settings are a few KB; two of the longest prompts, escaped for GIF, stay well below this. */

@@ -1,10 +1,11 @@
 /** Downloads of catalogue entries: one folder per entry, file after file, then the model is listed. Survives restarts: what came stays. */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { CatalogueEntry, Download } from '../../../contract/models.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
 import type { Publish } from '../eventHub.ts';
 import { newId } from '../library/ids.ts';
 import type { Library } from '../library/libraryClient.ts';
@@ -161,11 +162,7 @@ export class Downloads {
     const folder = this.#folder(entry.id);
     const hashes = await readHashes(folder);
     let before = 0;
-    try {
-      await mkdir(folder, { recursive: true });
-    } catch (error) {
-      throw fileFailure(error, `Creating ${folder}`);
-    }
+    await makeFolder(folder);
     for (const file of entry.files) {
       const path = join(folder, file.name);
       this.#set(running, { file: file.name });
@@ -208,7 +205,7 @@ export class Downloads {
     try {
       await writeFile(join(folder, 'model.json'), JSON.stringify(description, null, 2));
       await this.#options.models.look(folder);
-      await mkdir(this.#options.library.paths.models, { recursive: true });
+      await makeFolder(this.#options.library.paths.models);
       await rm(target, { recursive: true, force: true });
       await rename(folder, target);
     } catch (error) {
