@@ -93,7 +93,6 @@ export const english = {
     draft: 'Render a draft',
     'random-seed': 'New random seed',
     'toggle-queue': 'Pause or resume the queue',
-    'toggle-render': 'Pause or resume the running render',
     'cancel-render': 'Cancel the running render',
     'search-library': 'Search the library',
     'toggle-theme': 'Switch between dark and light',
@@ -102,6 +101,19 @@ export const english = {
     'frame-forward': 'One frame forward',
     favourite: 'Mark or unmark as favourite',
     'restart-engine': 'Restart the engine',
+  },
+
+  fixedKeys: {
+    press: 'Press what is in focus',
+    walk: 'Go through what is shown',
+    reorder: 'Move a render in the queue',
+    'select-all': 'Select all',
+    copy: 'Copy',
+    cut: 'Cut',
+    paste: 'Paste',
+    undo: 'Undo',
+    redo: 'Redo',
+    'open-clip': 'Open a clip’s settings',
   },
 
   palette: {
@@ -590,7 +602,9 @@ export const english = {
     shortcutsHint: 'Choose one and press the keys. Escape keeps it, Delete removes it.',
     press: 'Press keys…',
     noKeys: 'none',
-    conflict: (other: string) => `Those keys belong to “${other}”.`,
+    takenKeys: (keys: string, action: string) =>
+      `${keys} belongs to “${action}”. Choose others, or change that one first.`,
+    fixedKeys: (keys: string, use: string) => `${keys} always means “${use}”. Choose others.`,
     resetShortcut: (title: string) => `Original keys for “${title}”`,
     rebind: (title: string, keys: string) => `${title}: ${keys}. Change`,
     library: 'Library',
