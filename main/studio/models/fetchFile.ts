@@ -106,6 +106,7 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
   }
   if (response.status !== 206) start = 0;
   const totalBytes = announcedTotal(response, start);
+  options.onProgress(start, totalBytes);
   await checkSpace(path, totalBytes === null ? null : totalBytes - start, options.keepFreeBytes);
 
   const hash = await hashOf(path, start);

@@ -363,16 +363,17 @@ export function fakeHandlers(world: World): Handlers<object> {
       ],
     }),
     'models.download': ({ catalogueId }) => {
+      const known = world.downloads.find((one) => one.catalogueId === catalogueId);
+      const running = { state: 'running' as const, bytesPerSecond: 42e6, missingBytes: null, error: null };
+      if (known) return world.changeDownload(known, running);
       const download = {
         id: world.id('dwn'),
         catalogueId,
         name: catalogueId,
-        state: 'running' as const,
         receivedBytes: 3.2e9,
         totalBytes: 40e9,
         file: 'dit.safetensors',
-        bytesPerSecond: 42e6,
-        error: null,
+        ...running,
       };
       world.downloads.push(download);
       return download;
@@ -381,7 +382,7 @@ export function fakeHandlers(world: World): Handlers<object> {
     'models.pauseDownload': ({ id }) => {
       const download = world.downloads.find((one) => one.id === id);
       if (!download) throw missing('download');
-      return Object.assign(download, { state: 'paused' as const });
+      return world.changeDownload(download, { state: 'paused', bytesPerSecond: null, missingBytes: null, error: null });
     },
     'models.cancelDownload': ({ id }) => {
       world.downloads = world.downloads.filter((one) => one.id !== id);

@@ -172,6 +172,12 @@ export function createWorld(options: WorldOptions, publish: Publish) {
       return { ...render };
     },
 
+    changeDownload(download: Download, changes: Partial<Download>): Download {
+      Object.assign(download, changes);
+      publish('models.download', { ...download });
+      return { ...download };
+    },
+
     addTake(render: Render): Take {
       const statistics = world.statistics(render);
       const takeId = id('tak');
