@@ -218,11 +218,26 @@ export function fakeHandlers(world: World): Handlers<object> {
       world.publish('takes.removed', { ids: gone.map(({ id }) => id) });
       return { takes: gone.length, freedBytes: gone.reduce((sum, { clip }) => sum + clip.bytes, 0) };
     },
-    'takes.readSettings': () => ({ settings: null, modelId: null }),
+    'takes.readSettings': ({ uploadId }) => {
+      if (!world.uploads.delete(uploadId)) throw missing('upload');
+      return world.clipSettings;
+    },
 
-    'uploads.begin': () => ({ uploadId: world.id('upl') }),
-    'uploads.append': ({ data }) => ({ received: data.length }),
-    'uploads.abandon': () => ({}),
+    'uploads.begin': ({ name }) => {
+      const uploadId = world.id('upl');
+      world.uploads.set(uploadId, { name, pieces: [] });
+      return { uploadId };
+    },
+    'uploads.append': ({ uploadId, data }) => {
+      const pieces = world.uploads.get(uploadId)?.pieces;
+      if (!pieces) throw missing('upload');
+      pieces.push(data);
+      return { received: pieces.reduce((sum, piece) => sum + piece.length, 0) };
+    },
+    'uploads.abandon': ({ uploadId }) => {
+      world.uploads.delete(uploadId);
+      return {};
+    },
 
     'projects.list': () => ({ items: world.projects.filter(({ trashedAt }) => trashedAt === null) }),
     'projects.create': ({ name }) => {

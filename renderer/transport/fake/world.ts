@@ -1,7 +1,7 @@
 /** The invented studio's state, and its queue at work. */
 import { policyPresets } from '../../../contract/attentionPolicy.ts';
 import type { ClipExport } from '../../../contract/exports.ts';
-import type { EventName, EventPayload } from '../../../contract/index.ts';
+import type { EventName, EventPayload, MethodOutput } from '../../../contract/index.ts';
 import type { Download, Model } from '../../../contract/models.ts';
 import type { Preset } from '../../../contract/presets.ts';
 import type { Project } from '../../../contract/projects.ts';
@@ -130,6 +130,9 @@ export function createWorld(options: WorldOptions, publish: Publish) {
     renders: [] as Render[],
     takes: [] as Take[],
     exports: [] as ClipExport[],
+    uploads: new Map<string, { name: string; pieces: Uint8Array[] }>(),
+    /** What is found in files that are uploaded. */
+    clipSettings: { settings: null, modelId: null } as MethodOutput<'takes.readSettings'>,
     steps: new Map<string, StepStatistics[]>(),
     watched: new Map<string, number>(),
     mode: 'running' as QueueStatus['mode'],
