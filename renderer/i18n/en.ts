@@ -33,6 +33,15 @@ export const english = {
     lab: 'Lab',
   },
 
+  formats: {
+    mp4: 'MP4, H.264',
+    'webm-vp9': 'WebM, VP9',
+    'webm-av1': 'WebM, AV1',
+    'mov-prores': 'MOV, ProRes',
+    gif: 'GIF',
+    png: 'PNG pictures',
+  },
+
   shell: {
     navigation: 'Screens',
     inspector: (of: string) => `Show or hide: ${of}`,

@@ -421,12 +421,12 @@ export function fakeHandlers(world: World): Handlers<object> {
     }),
     'exports.start': ({ takeId, format }) => {
       const { clip } = take(takeId);
-      const done = {
+      const started = {
         id: world.id('exp'),
         takeId,
         format,
-        state: 'done' as const,
-        frames: clip.frames,
+        state: 'running' as const,
+        frames: 0,
         ofFrames: clip.frames,
         path: `/home/someone/VMoBA Studio/exports/clip.${format}`,
         mediaId: null,
@@ -434,9 +434,9 @@ export function fakeHandlers(world: World): Handlers<object> {
         error: null,
         createdAt: world.now(),
       };
-      world.exports.unshift(done);
-      world.publish('exports.changed', done);
-      return done;
+      world.exports.unshift(started);
+      world.publish('exports.changed', started);
+      return started;
     },
     'exports.list': () => ({ items: world.exports }),
     'exports.cancel': () => ({}),

@@ -273,8 +273,13 @@ export function createWorld(options: WorldOptions, publish: Publish) {
       };
     },
 
-    /** One step of the running render, or the start of the next. */
+    /** One step of the running render, or the start of the next; exports come to their end. */
     advance() {
+      for (const one of world.exports) {
+        if (one.state !== 'running') continue;
+        Object.assign(one, { state: 'done', frames: one.ofFrames });
+        publish('exports.changed', { ...one });
+      }
       let render = world.renders.find((one) => one.state === 'running');
       if (!render) {
         if (world.mode !== 'running') return;
