@@ -509,6 +509,7 @@ export const english = {
       'A folder with model.json, or with the weight files of a transformer, an autoencoder, a text encoder and a tokeniser. Files stay where they are unless you copy them.',
     importPath: 'Folder on this machine',
     choose: 'Choose…',
+    pathMissing: 'Say where it is.',
     importCopy: 'Copy the files into the library',
     importName: 'Name',
     importDo: 'Import',

@@ -3,9 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { page } from 'vitest/browser';
 import type { ClipSettings } from '../../contract/clipSettings.ts';
 import { StudioError } from '../../contract/errors.ts';
-import type { MethodName } from '../../contract/index.ts';
 import { largestPieceBytes } from '../../contract/uploads.ts';
-import { mountApp, openStudio, type Studio } from './support/studio.ts';
+import { before, mountApp, openStudio, type Studio } from './support/studio.ts';
 
 const welcome = () => page.getByText('Drop a clip to restore its settings');
 const toast = (words: string | RegExp) => page.getByRole('region', { name: 'Messages' }).getByText(words);
@@ -31,16 +30,6 @@ async function library(): Promise<Studio> {
   studio.app.navigation.go('library');
   await expect.element(page.getByRole('button', { name: /^Open “/ })).toBeVisible();
   return studio;
-}
-
-/** Lets something happen in place of, or before, one of the studio's answers. */
-function before({ app }: Studio, wanted: MethodName, act: (input: unknown) => Promise<void>) {
-  const { client } = app;
-  const call = client.call.bind(client) as (name: MethodName, input: unknown) => Promise<never>;
-  client.call = async (name: MethodName, input?: unknown) => {
-    if (name === wanted) await act(input);
-    return call(name, input);
-  };
 }
 
 describe('a file over the window', () => {
