@@ -45,6 +45,13 @@ export default {
       '^main/(electron|headless|cli|host)/',
     ),
     {
+      name: 'files-serve-all',
+      comment: 'What every room of the studio writes with knows none of them.',
+      severity: 'error',
+      from: { path: '^main/studio/files/' },
+      to: { path: '^main/', pathNot: '^main/studio/(files/|failpoints)' },
+    },
+    {
       name: 'studio-without-electron-or-sockets',
       comment: 'Only hosts touch Electron and sockets.',
       severity: 'error',

@@ -86,12 +86,15 @@ export const download = z.object({
   id: downloadId,
   catalogueId: modelId,
   name: z.string(),
-  state: z.enum(['running', 'waiting', 'paused', 'failed', 'done']),
+  /** `waiting-for-space`: the disk is too full; it goes on by itself when there is room, and `models.download` tries at once. */
+  state: z.enum(['running', 'waiting-for-space', 'paused', 'failed', 'done']),
   receivedBytes: z.int(),
   totalBytes: z.int().nullable(),
   /** The file in transit. */
   file: z.string().nullable(),
   bytesPerSecond: z.number().nullable(),
+  /** How much more must become free; null unless it waits for space. */
+  missingBytes: z.int().nullable(),
   /** What it waits for, or why it failed. */
   error: errorShape.nullable(),
 });
@@ -143,11 +146,15 @@ export const modelMethods = {
     z.object({ items: z.array(catalogueEntry) }),
   ),
   'models.download': method(
-    'Starts, or goes on with, the download of a catalogue entry. Errors: not-found, conflict when installed, disk-full.',
+    'Starts, or goes on with, the download of a catalogue entry. Errors: not-found, conflict when installed.',
     z.strictObject({ catalogueId: modelId }),
     download,
   ),
-  'models.downloads': method('Downloads under way, paused or failed.', nothing, z.object({ items: z.array(download) })),
+  'models.downloads': method(
+    'Downloads under way, waiting, paused or failed.',
+    nothing,
+    z.object({ items: z.array(download) }),
+  ),
   'models.pauseDownload': method('Stops it; what has come stays.', oneDownload, download),
   'models.cancelDownload': method('Ends it and removes what has come.', oneDownload, done),
 };

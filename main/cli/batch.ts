@@ -2,7 +2,7 @@
  * Many renders in one engine process: the model is loaded once, encoded prompts are reused, nothing but the clips is written.
  * Made for measuring (how well a model follows its prompts) and for sweeps.
  */
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { StudioError } from '../../contract/errors.ts';
@@ -10,7 +10,7 @@ import { parseRequest } from '../../contract/parse.ts';
 import type { RenderRequest } from '../../contract/renderRequest.ts';
 import { EngineClient } from '../engine/engineClient.ts';
 import { EncodeClient } from '../studio/encode/encodeClient.ts';
-import { fileFailure } from '../studio/encode/fileFailure.ts';
+import { makeFolder } from '../studio/files/folders.ts';
 import { fileEndings } from '../studio/encode/formats.ts';
 import { checkRequest } from '../studio/render/checkRequest.ts';
 import { type ModelCard, readModelCard } from '../studio/render/modelCard.ts';
@@ -61,9 +61,7 @@ export async function renderBatch(flags: BatchFlags): Promise<void> {
   // Everything is checked before anything is rendered.
   const entries = await readEntries(flags, model, card);
   const { outDir } = flags;
-  await mkdir(outDir, { recursive: true }).catch((error: unknown) => {
-    throw fileFailure(error, `Creating ${outDir}`);
-  });
+  await makeFolder(outDir);
   const signal = abortOnSignals();
   const engine = EngineClient.start();
   const encoder = new EncodeClient();

@@ -2,13 +2,14 @@
  * A render that can be resumed from the command line: a folder beside the clip with the request and the checkpoint. It goes
  * away when the clip is complete.
  */
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { StudioError } from '../../contract/errors.ts';
 import { parseRequest } from '../../contract/parse.ts';
 import { renderRequest } from '../../contract/renderRequest.ts';
-import { fileFailure } from '../studio/encode/fileFailure.ts';
+import { fileFailure } from '../studio/files/fileFailure.ts';
+import { makeFolder } from '../studio/files/folders.ts';
 import { clipFormats } from '../studio/encode/formats.ts';
 
 const job = z.strictObject({
@@ -29,7 +30,7 @@ export const checkpointPath = (folder: string) => join(folder, 'checkpoint.safet
 /** Errors: disk-full, io. */
 export async function writeJob(folder: string, value: Job): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await writeFile(join(folder, 'job.json'), `${JSON.stringify(value, null, 2)}\n`);
   } catch (error) {
     await removeJob(folder);

@@ -166,5 +166,5 @@ function show(
   const speed = bytesPerSecond === null ? '' : `${formatBytes(bytesPerSecond)}/s`;
   const amount = `${formatBytes(receivedBytes)}${totalBytes === null ? '' : ` of ${formatBytes(totalBytes)}`}`;
   const fraction = totalBytes ? receivedBytes / totalBytes : 0;
-  bar.draw(state, fraction, [amount, speed, file, error?.message].filter(Boolean).join('  '));
+  bar.draw(state.replaceAll('-', ' '), fraction, [amount, speed, file, error?.message].filter(Boolean).join('  '));
 }

@@ -82,6 +82,7 @@ export async function openCore(
     fetch: options.fetch ?? fetchThroughProxy(),
     keepFreeBytes: async () => (await library.settings.get()).minimumFreeBytes,
     retry: options.downloadRetry,
+    spaceCheckMs: options.spaceCheckMs,
   });
   await downloads.findUnfinished();
   const exports = new Exports({ library, publish, encoder: processes });

@@ -3,11 +3,11 @@
  * deleted: only what a row says is to go, temporary files, and files of renders that will be made again.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseClipSettings } from '../../contract/clipSettings.ts';
 import type { EncodeClient } from './encode/encodeClient.ts';
-import { fileFailure } from './encode/fileFailure.ts';
+import { makeFolder } from './files/folders.ts';
 import type { ClipFormat } from './encode/formats.ts';
 import type { Library } from './library/libraryClient.ts';
 import { renderOfFile } from './queue/takeFiles.ts';
@@ -26,9 +26,7 @@ export async function reconcile(options: ReconcileOptions): Promise<string[]> {
   const { paths } = library;
   const notices: string[] = [];
   for (const folder of [paths.takes, paths.work, paths.exports, paths.models, paths.downloads]) {
-    await mkdir(folder, { recursive: true }).catch((error: unknown) => {
-      throw fileFailure(error, `Creating ${folder}`);
-    });
+    await makeFolder(folder);
   }
   const interrupted = await library.renders.requeueInterrupted();
   if (interrupted.length > 0) notices.push('A render was interrupted: it goes on from its checkpoint.');

@@ -10,7 +10,7 @@ import { parseRequest } from '../../contract/parse.ts';
 import { contractVersion, type StudioStatus } from '../../contract/studio.ts';
 import type { LaunchProcess } from '../engine/process/launch.ts';
 import { type Core, openCore } from './core.ts';
-import { freeBytes } from './estimates/estimator.ts';
+import { freeBytes } from './files/space.ts';
 import { EventHub } from './eventHub.ts';
 import type { CallContext } from './handlers/context.ts';
 import { coreHandlers, isStandingMethod, type StandingMethod } from './handlers/index.ts';

@@ -1,10 +1,11 @@
 /** Files that clients send in pieces. They live in a folder that is emptied at every start. */
-import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StudioError } from '../../contract/errors.ts';
-import { fileFailure } from './encode/fileFailure.ts';
-import { writeAll } from './encode/temporary.ts';
-import { freeBytes } from './estimates/estimator.ts';
+import { fileFailure } from './files/fileFailure.ts';
+import { makeFolder } from './files/folders.ts';
+import { writeAll } from './files/temporary.ts';
+import { freeBytes } from './files/space.ts';
 import { newId } from './library/ids.ts';
 
 interface Upload {
@@ -32,11 +33,7 @@ export class Uploads {
   async begin(name: string, bytes: number): Promise<string> {
     if (this.#uploads.size >= mostAtOnce)
       throw new StudioError('rate-limited', 'Too many uploads at once: finish one first.');
-    try {
-      await mkdir(this.#folder, { recursive: true });
-    } catch (error) {
-      throw fileFailure(error, 'Receiving the file');
-    }
+    await makeFolder(this.#folder);
     if ((await freeBytes(this.#folder)) < bytes) throw new StudioError('disk-full', `There is no room for ${name}.`);
     const id = newId('upl');
     const path = join(this.#folder, id);

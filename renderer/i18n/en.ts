@@ -33,6 +33,15 @@ export const english = {
     lab: 'Lab',
   },
 
+  formats: {
+    mp4: 'MP4, H.264',
+    'webm-vp9': 'WebM, VP9',
+    'webm-av1': 'WebM, AV1',
+    'mov-prores': 'MOV, ProRes',
+    gif: 'GIF',
+    png: 'PNG pictures',
+  },
+
   shell: {
     navigation: 'Screens',
     inspector: (of: string) => `Show or hide: ${of}`,
@@ -93,7 +102,6 @@ export const english = {
     draft: 'Render a draft',
     'random-seed': 'New random seed',
     'toggle-queue': 'Pause or resume the queue',
-    'toggle-render': 'Pause or resume the running render',
     'cancel-render': 'Cancel the running render',
     'search-library': 'Search the library',
     'toggle-theme': 'Switch between dark and light',
@@ -102,6 +110,19 @@ export const english = {
     'frame-forward': 'One frame forward',
     favourite: 'Mark or unmark as favourite',
     'restart-engine': 'Restart the engine',
+  },
+
+  fixedKeys: {
+    press: 'Press what is in focus',
+    walk: 'Go through what is shown',
+    reorder: 'Move a render in the queue',
+    'select-all': 'Select all',
+    copy: 'Copy',
+    cut: 'Cut',
+    paste: 'Paste',
+    undo: 'Undo',
+    redo: 'Redo',
+    'open-clip': 'Open a clip’s settings',
   },
 
   palette: {
@@ -488,6 +509,7 @@ export const english = {
       'A folder with model.json, or with the weight files of a transformer, an autoencoder, a text encoder and a tokeniser. Files stay where they are unless you copy them.',
     importPath: 'Folder on this machine',
     choose: 'Choose…',
+    pathMissing: 'Say where it is.',
     importCopy: 'Copy the files into the library',
     importName: 'Name',
     importDo: 'Import',
@@ -539,7 +561,15 @@ export const english = {
     pause: 'Pause',
     resume: 'Resume',
     cancelDownload: 'Cancel',
-    downloadStates: { running: 'Downloading', waiting: 'Waiting', paused: 'Paused', failed: 'Failed', done: 'Done' },
+    downloadStates: {
+      running: 'Downloading',
+      'waiting-for-space': 'Waiting for space',
+      paused: 'Paused',
+      failed: 'Failed',
+      done: 'Done',
+    },
+    missingSpace: (bytes: string) => `Free another ${bytes} on the disk. What has come is kept; it goes on by itself.`,
+    tryNow: 'Try now',
     progress: (received: string, total: string) => `${received} of ${total}`,
     perSecond: (rate: string) => `${rate}/s`,
     progressLabel: (name: string) => `Download of ${name}`,
@@ -590,7 +620,9 @@ export const english = {
     shortcutsHint: 'Choose one and press the keys. Escape keeps it, Delete removes it.',
     press: 'Press keys…',
     noKeys: 'none',
-    conflict: (other: string) => `Those keys belong to “${other}”.`,
+    takenKeys: (keys: string, action: string) =>
+      `${keys} belongs to “${action}”. Choose others, or change that one first.`,
+    fixedKeys: (keys: string, use: string) => `${keys} always means “${use}”. Choose others.`,
     resetShortcut: (title: string) => `Original keys for “${title}”`,
     rebind: (title: string, keys: string) => `${title}: ${keys}. Change`,
     library: 'Library',

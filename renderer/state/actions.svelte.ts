@@ -2,13 +2,10 @@
 import { text } from '../i18n/index.ts';
 import { isTyping, keysOf } from './keys.ts';
 import type { SettingsState } from './settings.svelte.ts';
-
-export type ActionName = keyof typeof text.actions;
+import { type ActionName, holderOf, keysOfAction } from './shortcuts.ts';
 
 export interface Action {
   name: ActionName;
-  /** Default keys; '' for none. */
-  keys: string;
   run: () => unknown;
   /** Whether it can be done now. */
   available?: () => boolean;
@@ -16,17 +13,14 @@ export interface Action {
 
 export function createActions(settings: SettingsState) {
   let items = $state.raw<Action[]>([]);
-  const keysFor = ({ name, keys }: Action): string => settings.value.shortcuts[name] ?? keys;
+  const keysOfNow = (name: ActionName): string => keysOfAction(name, settings.value.shortcuts);
 
   const actions = {
     get items() {
       return items;
     },
     title: (name: ActionName): string => text.actions[name],
-    keysOf: (name: ActionName): string => {
-      const action = items.find((one) => one.name === name);
-      return action ? keysFor(action) : '';
-    },
+    keysOf: keysOfNow,
     /** Adds actions; returns the function that takes them away again. */
     register(added: Action[]): () => void {
       items = [...items, ...added];
@@ -38,10 +32,8 @@ export function createActions(settings: SettingsState) {
       action.run();
       return true;
     },
-    /** The other action that already has these keys. */
-    conflict(name: ActionName, keys: string): ActionName | null {
-      return items.find((one) => one.name !== name && keys !== '' && keysFor(one) === keys)?.name ?? null;
-    },
+    /** What else already has these keys. */
+    holder: (keys: string, name: ActionName) => holderOf(keys, name, settings.value.shortcuts),
     handle(event: KeyboardEvent) {
       if (event.defaultPrevented || event.isComposing) return;
       const keys = keysOf(event);
@@ -49,7 +41,7 @@ export function createActions(settings: SettingsState) {
       if (isTyping(event.target) && !/^(Mod|Alt)\+/.test(keys) && !/^F\d+$/.test(keys)) return;
       if (keys === 'Space' && event.target instanceof Element && event.target.closest('button, a, [role=option]'))
         return;
-      const action = items.findLast((one) => keysFor(one) === keys && (one.available?.() ?? true));
+      const action = items.findLast((one) => keysOfNow(one.name) === keys && (one.available?.() ?? true));
       if (!action) return;
       event.preventDefault();
       action.run();

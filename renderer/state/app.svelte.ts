@@ -1,5 +1,6 @@
 /** Everything the page knows over one connection, put together once and provided to components by context. */
 import type { StudioClient } from '../../contract/client.ts';
+import { fromErrorShape } from '../../contract/errors.ts';
 import type { Take } from '../../contract/takes.ts';
 import { text } from '../i18n/index.ts';
 import type { Transport } from '../transport/index.ts';
@@ -33,7 +34,7 @@ export function createApp(client: StudioClient, transport: Transport) {
   const actions = createActions(settings);
   const selection = createSelection();
   const exports = createExports(client, (done) => {
-    if (done.state === 'failed' && done.error) toasts.error(done.error);
+    if (done.state === 'failed' && done.error) toasts.error(fromErrorShape(done.error));
     else if (done.state === 'done')
       toasts.show(
         text.library.exported(done.path),

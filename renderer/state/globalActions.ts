@@ -4,7 +4,6 @@ import type { Action } from './actions.svelte.ts';
 import type { AppState } from './app.svelte.ts';
 import { randomSeed } from './compose.svelte.ts';
 import { type Screen, screens } from './navigation.svelte.ts';
-import { isMac } from './keys.ts';
 
 /** Names of native menu commands whose action is called otherwise here. */
 export const menuCommands: Record<string, string> = {
@@ -17,59 +16,48 @@ export const menuCommands: Record<string, string> = {
 export function globalActions(app: AppState): Action[] {
   const { client, toasts, renders, navigation, compose, settings } = app;
   const running = () => renders.running;
-  const go = (screen: Screen, key: string): Action => ({
+  const go = (screen: Screen): Action => ({
     name: `go-${screen}`,
-    keys: key,
     run: () => navigation.go(screen),
   });
   const submit = (place: 'last' | 'next', kind: 'final' | 'draft') => () => void submitRender(app, place, kind);
   return [
-    go('compose', 'Mod+1'),
-    go('live', 'Mod+2'),
-    go('queue', 'Mod+3'),
-    go('library', 'Mod+4'),
-    go('models', 'Mod+5'),
-    go('settings', isMac ? 'Mod+,' : 'Mod+6'),
-    { name: 'palette', keys: 'Mod+K', run: () => (app.paletteOpen = !app.paletteOpen) },
+    ...screens.map(go),
+    { name: 'palette', run: () => (app.paletteOpen = !app.paletteOpen) },
     {
       name: 'focus-prompt',
-      keys: 'Mod+L',
       run: () => {
         navigation.go('compose');
         setTimeout(() => document.getElementById('prompt')?.focus());
       },
     },
-    { name: 'render', keys: 'Mod+Enter', run: submit('last', 'final') },
-    { name: 'render-next', keys: 'Mod+Shift+Enter', run: submit('next', 'final') },
-    { name: 'draft', keys: 'Mod+Alt+Enter', run: submit('last', 'draft') },
-    { name: 'random-seed', keys: 'Alt+R', run: () => compose.change({ seed: randomSeed() }) },
+    { name: 'render', run: submit('last', 'final') },
+    { name: 'render-next', run: submit('next', 'final') },
+    { name: 'draft', run: submit('last', 'draft') },
+    { name: 'random-seed', run: () => compose.change({ seed: randomSeed() }) },
     {
       name: 'toggle-queue',
-      keys: 'Mod+Shift+P',
       run: () =>
         void toasts.attempt(() => client.call(renders.queue?.mode === 'running' ? 'queue.pause' : 'queue.resume')),
     },
     {
       name: 'cancel-render',
-      keys: '',
       available: () => running() !== null,
       run: () => void toasts.attempt(() => client.call('renders.cancel', { id: running()?.id ?? '' })),
     },
     {
       name: 'toggle-theme',
-      keys: 'Mod+Shift+L',
       run: () =>
         void toasts.attempt(() => settings.update({ appearance: settings.theme === 'dark' ? 'light' : 'dark' })),
     },
     {
       name: 'search-library',
-      keys: 'Mod+F',
       run: () => {
         navigation.go('library');
         setTimeout(() => document.getElementById('library-search')?.focus());
       },
     },
-    { name: 'restart-engine', keys: '', run: () => void toasts.attempt(() => app.studio.restartEngine()) },
+    { name: 'restart-engine', run: () => void toasts.attempt(() => app.studio.restartEngine()) },
   ];
 }
 

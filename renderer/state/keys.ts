@@ -1,5 +1,5 @@
-/** Keyboard shortcuts as text: "Mod+Shift+K", where Mod is Command on Macs and Control elsewhere. */
-export const isMac = /Mac|iPhone|iPad/.test(navigator.platform);
+/** Key presses as text: "Mod+Shift+K", where Mod is Command on Macs and Control elsewhere. */
+import { isMac } from './shortcuts.ts';
 
 const order = ['Mod', 'Alt', 'Shift'] as const;
 

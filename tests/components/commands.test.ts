@@ -83,6 +83,10 @@ describe('the command palette', () => {
 describe('shortcuts', () => {
   const keys = (title: string) => page.getByRole('button', { name: new RegExp(`^${title}: .*\\. Change$`) });
 
+  const refusal = () => page.getByRole('alert');
+  const taken = (keys: string, action: string) =>
+    `${keys} belongs to “${action}”. Choose others, or change that one first.`;
+
   async function recorder() {
     const studio = await openStudio();
     studio.app.actions.register(globalActions(studio.app));
@@ -107,13 +111,46 @@ describe('shortcuts', () => {
     const studio = await recorder();
     await keys('Go to Queue').click();
     await userEvent.keyboard('{Control>}k{/Control}');
-    await expect.element(page.getByText('Those keys belong to “Show all commands”.')).toBeVisible();
+    await expect.element(refusal()).toHaveTextContent(taken('Ctrl+K', 'Show all commands'));
     await expect.element(keys('Go to Queue')).toMatchTextContent('Press keys…');
     expect(studio.app.paletteOpen).toBe(false);
     await userEvent.keyboard('{Escape}');
     await expect.element(keys('Go to Queue')).toMatchTextContent('Ctrl+3');
-    await expect.element(page.getByText('Those keys belong to', { exact: false })).not.toBeInTheDocument();
+    await expect.element(refusal()).not.toBeInTheDocument();
     expect(studio.world.settings.shortcuts).toEqual({});
+  });
+
+  test('keys that only another screen uses are refused as well, and those that are nobody’s to give', async () => {
+    const studio = await recorder();
+    await keys('Go to Queue').click();
+    await userEvent.keyboard('f');
+    await expect.element(refusal()).toHaveTextContent(taken('F', 'Mark or unmark as favourite'));
+    await userEvent.keyboard('{Control>}c{/Control}');
+    await expect.element(refusal()).toHaveTextContent('Ctrl+C always means “Copy”. Choose others.');
+    expect(studio.world.settings.shortcuts).toEqual({});
+    await userEvent.keyboard('j');
+    await expect.element(keys('Go to Queue')).toMatchTextContent(/^\s*J\s*$/);
+    await expect.element(refusal()).not.toBeInTheDocument();
+  });
+
+  test('an action of another screen takes other keys, and its old ones are free', async () => {
+    const studio = await openStudio({ takes: 1 });
+    await mountApp(studio);
+    studio.app.navigation.go('settings');
+    await keys('Mark or unmark as favourite').click();
+    await userEvent.keyboard('g');
+    await keys('Go to Queue').click();
+    await userEvent.keyboard('f');
+    await expect.element(keys('Go to Queue')).toMatchTextContent(/^\s*F\s*$/);
+    studio.app.navigation.go('library');
+    const card = page.getByRole('button', { name: /^Open “/ });
+    await expect.element(card).toBeVisible();
+    card.element().focus();
+    await userEvent.keyboard('g');
+    await expect.poll(() => studio.world.takes[0]?.favourite).toBe(true);
+    await userEvent.keyboard('f');
+    await expect.poll(() => studio.app.navigation.screen).toBe('queue');
+    expect(studio.world.takes[0]?.favourite).toBe(true);
   });
 
   test('Delete takes the keys away, and the original ones can be had back', async () => {
@@ -135,7 +172,7 @@ describe('shortcuts', () => {
     await userEvent.keyboard('{Control>}3{/Control}');
     await expect.element(keys('Go to Live')).toMatchTextContent('Ctrl+3');
     await page.getByRole('button', { name: 'Original keys for “Go to Queue”' }).click();
-    await expect.element(page.getByText('Those keys belong to “Go to Live”.')).toBeVisible();
+    await expect.element(refusal()).toHaveTextContent(taken('Ctrl+3', 'Go to Live'));
     expect(studio.world.settings.shortcuts).toEqual({ 'go-queue': 'Mod+J', 'go-live': 'Mod+3' });
   });
 

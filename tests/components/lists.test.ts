@@ -3,7 +3,7 @@ import { page, userEvent } from 'vitest/browser';
 import type { Render } from '../../contract/renders.ts';
 import type { Take } from '../../contract/takes.ts';
 import { createToasts } from '../../renderer/state/toasts.svelte.ts';
-import { mountApp, openStudio, type Studio } from './support/studio.ts';
+import { before, mountApp, openStudio, type Studio } from './support/studio.ts';
 
 const frames = (count = 3) =>
   new Promise<void>((resolve) =>
@@ -16,12 +16,14 @@ describe('the queue', () => {
     page.getByRole('button', { name: `Move “${prompt}”: drag, or Alt with the arrow keys` });
   const order = (studio: Studio) => studio.app.renders.waiting.map(({ settings }) => settings.prompt);
 
+  const lists = () => document.querySelector<HTMLElement>('.lists') as HTMLElement;
+
   // Ids of their own: the focus that comes back to a moved row must not find one of the next test.
   let queues = 0;
   async function queueOf(count: number): Promise<Studio> {
     const studio = await openStudio({ waiting: 1 });
     const [first] = studio.world.renders as [Render];
-    const queue = String(queues++);
+    const queue = (queues++).toString(36);
     studio.world.renders = Array.from({ length: count }, (_, index) => ({
       ...first,
       id: `rnd_${queue}${index.toString(36).padStart(19, '0')}`,
@@ -71,7 +73,7 @@ describe('the queue', () => {
     await queueOf(10_000);
     expect(rows().elements().length).toBeLessThan(60);
     handle('clip 2').element().focus();
-    const scroller = document.querySelector<HTMLElement>('.lists') as HTMLElement;
+    const scroller = lists();
     await expect
       .poll(async () => {
         scroller.scrollTop = scroller.scrollHeight;
@@ -88,9 +90,107 @@ describe('the queue', () => {
     const studio = await queueOf(60);
     studio.world.advance();
     await expect.element(page.getByRole('progressbar')).toBeVisible();
-    const scroller = document.querySelector<HTMLElement>('.lists') as HTMLElement;
+    const scroller = lists();
     scroller.scrollTop = scroller.scrollHeight;
     await expect.element(handle('clip 60')).toBeInViewport();
+  });
+
+  describe('by pointer', () => {
+    const row = (prompt: string) => rows().filter({ hasText: prompt });
+    const drop = async (prompt: string, on: string, half: 'upper' | 'lower') => {
+      const { width, height } = row(on).element().getBoundingClientRect();
+      const y = half === 'upper' ? 6 : height - 8;
+      await userEvent.dragAndDrop(handle(prompt), row(on), { targetPosition: { x: Math.round(width / 2), y } });
+    };
+    const marked = () =>
+      rows()
+        .elements()
+        .flatMap((slot) =>
+          (['before', 'after'] as const).flatMap((side) =>
+            slot.classList.contains(side) ? [[slot.querySelector('.prompt')?.textContent, side]] : [],
+          ),
+        );
+
+    test('a row goes where it is dropped: above the upper half, below the lower one', async () => {
+      const studio = await queueOf(4);
+      await drop('clip 3', 'clip 1', 'upper');
+      await expect.poll(() => order(studio)).toEqual(['clip 3', 'clip 1', 'clip 2', 'clip 4']);
+      await drop('clip 3', 'clip 4', 'lower');
+      await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 2', 'clip 4', 'clip 3']);
+      await drop('clip 1', 'clip 4', 'upper');
+      await expect.poll(() => order(studio)).toEqual(['clip 2', 'clip 1', 'clip 4', 'clip 3']);
+      await drop('clip 3', 'clip 2', 'lower');
+      await expect.poll(() => order(studio)).toEqual(['clip 2', 'clip 3', 'clip 1', 'clip 4']);
+      expect(marked()).toEqual([]);
+    });
+
+    test('a row dropped at its own place stays, and nothing is asked of the studio', async () => {
+      const studio = await queueOf(3);
+      let asked = 0;
+      before(studio, 'renders.move', () => Promise.resolve(void asked++));
+      await drop('clip 2', 'clip 2', 'upper');
+      await drop('clip 2', 'clip 1', 'lower');
+      await drop('clip 2', 'clip 3', 'upper');
+      await drop('clip 2', 'clip 3', 'lower');
+      await expect.poll(() => order(studio)).toEqual(['clip 1', 'clip 3', 'clip 2']);
+      // Only by the last one.
+      expect(asked).toBe(1);
+    });
+
+    test('a line shows where the row would go, and goes with the drag, however it ends', async () => {
+      const studio = await queueOf(3);
+      const dataTransfer = new DataTransfer();
+      const drag = (type: string, on: Element, half = 0.25) => {
+        const { top, height } = on.getBoundingClientRect();
+        on.dispatchEvent(
+          new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer, clientY: top + half * height }),
+        );
+      };
+      drag('dragover', row('clip 1').element());
+      expect(marked()).toEqual([]);
+      drag('dragstart', handle('clip 2').element());
+      drag('dragover', row('clip 1').element());
+      await expect.poll(marked).toEqual([['clip 1', 'before']]);
+      drag('dragover', row('clip 1').element(), 0.75);
+      await expect.poll(marked).toEqual([['clip 2', 'before']]);
+      drag('dragover', row('clip 3').element(), 0.75);
+      await expect.poll(marked).toEqual([['clip 3', 'after']]);
+      drag('dragleave', row('clip 3').element());
+      await expect.poll(marked).toEqual([]);
+      drag('dragover', row('clip 1').element());
+      await expect.poll(marked).toEqual([['clip 1', 'before']]);
+      drag('dragend', handle('clip 2').element());
+      await expect.poll(marked).toEqual([]);
+      expect(order(studio)).toEqual(['clip 1', 'clip 2', 'clip 3']);
+
+      drag('dragstart', handle('clip 1').element());
+      drag('dragover', row('clip 3').element());
+      await expect.poll(marked).toEqual([['clip 3', 'before']]);
+      studio.world.advance();
+      await expect.poll(() => order(studio)).toEqual(['clip 2', 'clip 3']);
+      expect(marked()).toEqual([]);
+    });
+
+    test('a row that is dragged out of view stays what is dragged', async () => {
+      const studio = await queueOf(120);
+      const dataTransfer = new DataTransfer();
+      const drag = (type: string, on: Element, clientY = 0) =>
+        on.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer, clientY }));
+      const source = handle('clip 2').element();
+      drag('dragstart', source);
+      await expect
+        .poll(async () => {
+          lists().scrollTop = lists().scrollHeight;
+          await frames();
+          return row('clip 120').elements().length;
+        })
+        .toBe(1);
+      const last = row('clip 120').element();
+      expect(source.isConnected).toBe(true);
+      drag('dragover', last, last.getBoundingClientRect().bottom);
+      drag('drop', last);
+      await expect.poll(() => order(studio).at(-1)).toBe('clip 2');
+    });
   });
 
   test('what is removed can be brought back', async () => {

@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   rmdirSync,
   rmSync,
   statfsSync,
@@ -19,8 +20,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { EventName } from '../../contract/index.ts';
+import type { CatalogueSource } from '../../main/studio/models/catalogue.ts';
 import { type FailingCall, watchFiles } from '../support/failingFiles.ts';
 import { makeRandomModel } from '../support/models.ts';
+import { type NastyServer, startNastyServer } from '../support/nastyServer.ts';
 import { until } from '../support/processes.ts';
 import { type OpenedStudio, settings, StudioTests } from '../support/studio.ts';
 
@@ -31,6 +34,7 @@ const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', di
 const folder = join(disk, 'library');
 const ballast = join(disk, 'ballast');
 let opened: OpenedStudio;
+let server: NastyServer;
 let model: string;
 let expected: Awaited<ReturnType<typeof factsOf>>;
 
@@ -53,6 +57,23 @@ async function factsOf(id: string) {
     steps: steps.map(({ step }) => step),
     maps: mappedSteps.map(({ step }) => step),
   };
+}
+
+const open = () => tests.open(folder, { addon: undefined, embeddedModel: model, catalogue: [offer()] });
+
+/** The model, to be downloaded from the server. */
+function offer(): CatalogueSource {
+  const { files, limits } = JSON.parse(readFileSync(join(model, 'model.json'), 'utf8')) as {
+    files: Record<CatalogueSource['files'][number]['role'], string>;
+    limits: CatalogueSource['limits'];
+  };
+  const sources = (Object.entries(files) as [keyof typeof files, string][]).map(([role, name]) => {
+    const content = readFileSync(join(model, name));
+    server.files.set(name, { content, etag: '"one"', faults: [] });
+    return { role, name, url: server.url(name), approximateBytes: content.length, sha256: null };
+  });
+  const words = { description: '', licence: 'MIT', licenceUrl: '', homepage: '' };
+  return { id: 'offered', name: 'Offered', ...words, files: sources, limits, defaults: {} };
 }
 
 /** Takes all room but `spare` bytes. */
@@ -88,7 +109,8 @@ const paused = holds('paused');
 beforeAll(async () => {
   if (!mounted) return;
   model = makeRandomModel(join(tests.root, 'tiny'), 'tiny');
-  opened = await tests.open(folder, { addon: undefined, embeddedModel: model });
+  server = await startNastyServer();
+  opened = await open();
   await opened.client.call('settings.update', { checkpointSeconds: 0, minimumFreeBytes: 0 });
   expected = await factsOf(await render());
 });
@@ -96,6 +118,7 @@ afterAll(async () => {
   if (mounted) {
     makeRoom();
     await tests.end();
+    await server.close();
     spawnSync('umount', [disk]);
   }
   rmdirSync(disk);
@@ -173,12 +196,45 @@ describe.skipIf(!mounted)('a full disk', () => {
     const id = await render();
     await opened.close();
     fill();
-    const again = () => tests.open(folder, { addon: undefined, embeddedModel: model });
-    await expect(again()).rejects.toMatchObject({ code: 'disk-full' });
+    await expect(open()).rejects.toMatchObject({ code: 'disk-full' });
     makeRoom();
-    opened = await again();
+    opened = await open();
     await opened.client.call('queue.resume');
     expect(await factsOf(id)).toEqual(expected);
+  });
+
+  test('in the middle of a download: it waits, says how much is missing, and goes on where it was when there is room', async () => {
+    const { client } = opened;
+    await client.call('queue.pause');
+    server.ranges.length = 0;
+    files.meet({ call: 'write', path: 'vae\\.safetensors\\.part' }, () => fill(200_000));
+    await client.call('models.download', { catalogueId: 'offered' });
+    const download = async () => (await client.call('models.downloads')).items[0];
+    expect(await until(async () => (await download())?.state === 'waiting-for-space', 60_000)).toBe(true);
+    const waiting = await download();
+    const rest = (waiting?.totalBytes ?? 0) - (waiting?.receivedBytes ?? 0);
+    expect(waiting).toMatchObject({ file: 'vae.safetensors', missingBytes: rest, error: { code: 'disk-full' } });
+    makeRoom();
+    await until(async () => (await download()) === undefined, 60_000);
+    expect(await client.call('models.verify', { id: 'offered' })).toMatchObject({ ok: true });
+    const onward = expect.stringMatching(/^bytes=[1-9]\d*-$/) as string;
+    expect(server.ranges).toEqual([null, null, onward, null, null]);
+    await client.call('models.remove', { id: 'offered' });
+    await client.call('queue.resume');
+  });
+
+  test('for a whole download, though its first file would fit: nothing is begun', async () => {
+    const { client } = opened;
+    await client.call('queue.pause');
+    fill(1_200_000);
+    const { id } = await client.call('models.download', { catalogueId: 'offered' });
+    const download = async () => (await client.call('models.downloads')).items[0];
+    expect(await until(async () => (await download())?.state === 'waiting-for-space', 60_000)).toBe(true);
+    expect(await download()).toMatchObject({ file: 'dit.safetensors', receivedBytes: 0 });
+    expect(readdirSync(join(folder, 'downloads/offered'))).toEqual([]);
+    await client.call('models.cancelDownload', { id });
+    makeRoom();
+    await client.call('queue.resume');
   });
 
   test('as a copied model is noted down: the copy goes too', async () => {

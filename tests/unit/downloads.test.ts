@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statfsSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -17,7 +18,7 @@ import { catalogue as realCatalogue } from '../../main/studio/models/catalogue.t
 import { fetchFile, type FetchFileOptions } from '../../main/studio/models/fetchFile.ts';
 import { fetchThroughProxy } from '../../main/studio/models/proxyFetch.ts';
 import { watchFiles } from '../support/failingFiles.ts';
-import { type Fault, type NastyServer, startNastyServer } from '../support/nastyServer.ts';
+import { type Fault, type NastyServer, type ServedFile, startNastyServer } from '../support/nastyServer.ts';
 import { until } from '../support/processes.ts';
 import { StudioTests } from '../support/studio.ts';
 
@@ -286,6 +287,81 @@ describe('a model of the catalogue', () => {
     const { id } = await opened.client.call('models.download', { catalogueId: 'paused' });
     await opened.client.call('models.cancelDownload', { id });
     expect(readdirSync(join(folder, 'downloads'))).toEqual([]);
+  });
+
+  test('for which the disk is too full waits, says how much is missing, and goes on by itself', async () => {
+    const folder = tests.folder();
+    const opened = await tests.open(folder, {
+      catalogue: [source('roomy', { vae: [{ drop: 1000 }, { silent: true }] })],
+      downloadRetry: { ...quick, stallMs: 60_000 },
+    });
+    const { client } = opened;
+    const download = async () => (await client.call('models.downloads')).items[0];
+    const reaches = (state: string) => until(async () => (await download())?.state === state, 60_000);
+    const vae = server.files.get('roomy-vae.safetensors') as ServedFile;
+    const part = join(folder, 'downloads/roomy/vae.safetensors.part');
+    vae.arrived = (bytes) => existsSync(part) && statSync(part).size >= bytes;
+    await client.call('models.download', { catalogueId: 'roomy' });
+    await until(() => vae.faults.length === 0, 60_000);
+    const { id } = await client.call('models.pauseDownload', { id: (await download())?.id ?? '' });
+    await client.call('settings.update', { minimumFreeBytes: 1e15 });
+    await client.call('models.download', { catalogueId: 'roomy' });
+    expect(await reaches('waiting-for-space')).toBe(true);
+
+    const waiting = await download();
+    const { bavail, bsize } = statfsSync(tests.root);
+    const rest = 4 * content.length - (waiting?.receivedBytes ?? 0);
+    expect(waiting).toMatchObject({ receivedBytes: content.length + 1000, totalBytes: 4 * content.length });
+    expect(Math.abs((waiting?.missingBytes ?? 0) - (1e15 + rest - bavail * bsize))).toBeLessThan(1e10);
+    const megabytes = Math.ceil((waiting?.missingBytes ?? 0) / 1e6);
+    expect(waiting?.error?.message).toContain(`another ${megabytes} MB must become free`);
+
+    // In vain: it waits again.
+    const told = opened.eventsOf('models.download').length;
+    expect(await client.call('models.download', { catalogueId: 'roomy' })).toMatchObject({
+      state: 'running',
+      missingBytes: null,
+      error: null,
+    });
+    await until(() => opened.eventsOf('models.download').length > told + 1, 60_000);
+    expect(await reaches('waiting-for-space')).toBe(true);
+
+    expect(await client.call('models.pauseDownload', { id })).toMatchObject({ state: 'paused', missingBytes: null });
+    await client.call('models.download', { catalogueId: 'roomy' });
+    expect(await reaches('waiting-for-space')).toBe(true);
+
+    server.ranges.length = 0;
+    await client.call('settings.update', { minimumFreeBytes: 0 });
+    const last = () => opened.eventsOf('models.download').at(-1);
+    await until(() => last()?.state === 'done', 60_000);
+    expect(last()).toMatchObject({ state: 'done', missingBytes: null, error: null });
+    expect((await client.call('models.list')).items).toHaveLength(2);
+    expect(server.ranges).toEqual(['bytes=1000-', null, null]);
+  });
+
+  test('that waits for space goes on at a press, can be cancelled, and lets the studio close', async () => {
+    const folder = tests.folder();
+    const ids = ['pressed', 'cancelled', 'left'];
+    const opened = await tests.open(folder, {
+      catalogue: ids.map((id) => source(id)),
+      downloadRetry: quick,
+      spaceCheckMs: 3_600_000,
+    });
+    const { client } = opened;
+    const last = (id: string) => opened.eventsOf('models.download').findLast((one) => one.catalogueId === id);
+    const reaches = (id: string, state: string) => until(() => last(id)?.state === state, 60_000);
+    await client.call('settings.update', { minimumFreeBytes: 1e15 });
+    for (const id of ids) {
+      await client.call('models.download', { catalogueId: id });
+      expect(await reaches(id, 'waiting-for-space')).toBe(true);
+    }
+    await client.call('models.cancelDownload', { id: last('cancelled')?.id ?? '' });
+    expect(readdirSync(join(folder, 'downloads')).sort()).toEqual(['left', 'pressed']);
+    await client.call('settings.update', { minimumFreeBytes: 0 });
+    await client.call('models.download', { catalogueId: 'pressed' });
+    expect(await reaches('pressed', 'done')).toBe(true);
+    await opened.close();
+    expect(ids.map((id) => last(id)?.state)).toEqual(['done', 'paused', 'paused']);
   });
 
   test('that the engine refuses is not listed, with the reason', async () => {

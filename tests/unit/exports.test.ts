@@ -68,6 +68,7 @@ describe('an export', () => {
     else expect(probe(file)).toMatchObject({ width: 32, height: 16, nb_read_frames: '5' });
     expect(await opened.studio.media(`${done.id}.file`)).toBe(format === 'png' ? null : done.path);
     expect(await readBack(file)).toMatchObject(expected);
+    if (format === 'png') expect(await readBack(join(done.path, 'settings.json'))).toMatchObject(expected);
   });
 
   test.each([
@@ -179,6 +180,8 @@ describe('hostile metadata', () => {
         Buffer.from('#EXTM3U\nfile:///etc/passwd\n'),
         Buffer.from('ffconcat version 1.0\nfile /etc/passwd\n'),
         Buffer.from('GIF89a'),
+        Buffer.from('{"format": "vmoba-clip/1"'),
+        Buffer.from(`{${' '.repeat(600_000)}}`),
         Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0xff, 0xff, 0xff, 0xff]),
       ),
     );

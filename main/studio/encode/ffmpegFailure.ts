@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { FFmpegError } from 'node-av/lib';
 import { StudioError } from '../../../contract/errors.ts';
-import { diskFull } from './fileFailure.ts';
+import { diskFull } from '../files/fileFailure.ts';
 
 /** Throws when an FFmpeg call failed. */
 export function check(code: number, doing: string): void {

@@ -2,8 +2,8 @@
 import { open, type FileHandle, rm, stat } from 'node:fs/promises';
 import { applyPalette, GIFEncoder, quantize } from './gifenc.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
-import { fileFailure } from './fileFailure.ts';
-import { moveIntoPlace, temporaryBeside } from './temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { moveIntoPlace, temporaryBeside } from '../files/temporary.ts';
 
 export class GifEncoder implements Encoder {
   readonly #options: EncodeOptions;

@@ -7,8 +7,8 @@ import { Codec, CodecContext, Frame, Log, Packet, Rational } from 'node-av/lib';
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
 import { check } from './ffmpegFailure.ts';
-import { fileFailure } from './fileFailure.ts';
-import { moveFolderIntoPlace, temporaryBeside } from './temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { moveFolderIntoPlace, temporaryBeside } from '../files/temporary.ts';
 
 export class PngSequence implements Encoder {
   readonly #options: EncodeOptions;

@@ -4,7 +4,7 @@
  */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileFailure } from './fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 import { openContainer } from './readFrames.ts';
 
 /** Settings are a few KB; two of the longest prompts, escaped for GIF, stay well below this. */
@@ -12,9 +12,12 @@ export const largestSettingsBytes = 512 * 1024;
 /** Comments of GIF and PNG stand near the beginning of a file. */
 const searchedBytes = 4 * 1024 * 1024;
 
+/** Begins the settings.json of a folder of pictures, which is what a comment holds, and no clip. */
+const openingBrace = 0x7b;
+
 const pngSignature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
-/** The comment text of a clip, or null where it has none. Errors: io for a file that cannot be read as a clip. */
+/** The comment text of a clip, or a file of settings; null where there is none. Errors: io for a file that cannot be read as a clip. */
 export async function readComment(path: string): Promise<string | null> {
   try {
     const file = (await stat(path)).isDirectory() ? join(path, 'frame_0001.png') : path;
@@ -23,7 +26,9 @@ export async function readComment(path: string): Promise<string | null> {
       ? pngComment(head)
       : head.subarray(0, 4).toString('latin1') === 'GIF8'
         ? gifComment(head)
-        : await containerComment(file);
+        : head[0] === openingBrace
+          ? head.toString('utf8')
+          : await containerComment(file);
     return comment !== null && Buffer.byteLength(comment) <= largestSettingsBytes ? comment : null;
   } catch (error) {
     throw fileFailure(error, `Reading ${path}`);

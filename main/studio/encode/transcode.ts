@@ -2,12 +2,12 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
-import { fileFailure } from './fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 import { openEncoder } from './openEncoder.ts';
 import { PngWriter } from './pngSequence.ts';
 import { readComment } from './readComment.ts';
 import { type ClipFacts, readFrames } from './readFrames.ts';
-import { moveIntoPlace, temporaryBeside } from './temporary.ts';
+import { moveIntoPlace, temporaryBeside } from '../files/temporary.ts';
 
 export interface TranscodeOptions extends Pick<EncodeOptions, 'format' | 'path' | 'rateFactor'> {
   source: string;

@@ -33,12 +33,12 @@ import {
 import { StudioError } from '../../../contract/errors.ts';
 import type { EncodedClip, EncodeOptions, Encoder } from './encoder.ts';
 import { check } from './ffmpegFailure.ts';
-import { fileFailure } from './fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 import { rateFactors } from './formats.ts';
 import { frameRateFraction } from './frameRate.ts';
 import { padFrame } from './padFrame.ts';
 import { type VideoFormat, type VideoFormatName, videoFormats } from './videoFormats.ts';
-import { moveIntoPlace, temporaryBeside } from './temporary.ts';
+import { moveIntoPlace, temporaryBeside } from '../files/temporary.ts';
 
 export class VideoEncoder implements Encoder {
   readonly #options: EncodeOptions;

@@ -1,5 +1,4 @@
 /** Estimates from this machine's own finished renders, and the short measurements that stand in before there are any. */
-import { statfs } from 'node:fs/promises';
 import { StudioError } from '../../../contract/errors.ts';
 import type { Estimate } from '../../../contract/estimates.ts';
 import type { RenderPlan } from '../../../contract/plan.ts';
@@ -8,6 +7,7 @@ import type { RenderRequest } from '../../../contract/renderRequest.ts';
 import type { StepReport } from '../../engine/binding.ts';
 import type { EngineClient, EngineSession } from '../../engine/engineClient.ts';
 import type { EngineHost } from '../engineHost.ts';
+import { freeBytes } from '../files/space.ts';
 import type { Library } from '../library/libraryClient.ts';
 import type { StoredTiming } from '../library/tables/timings.ts';
 import type { Fingerprints } from '../models/fingerprints.ts';
@@ -240,14 +240,4 @@ function typical(predictions: Phases[]): Phases | null {
   if (predictions.length === 0) return null;
   const of = (phase: keyof Phases) => median(predictions.map((one) => one[phase])) ?? 0;
   return { loading: of('loading'), text: of('text'), sampling: of('sampling'), decoding: of('decoding') };
-}
-
-/** Errors: io. */
-export async function freeBytes(folder: string): Promise<number> {
-  try {
-    const { bavail, bsize } = await statfs(folder);
-    return bavail * bsize;
-  } catch (error) {
-    throw new StudioError('io', `${folder}: ${(error as Error).message}`, { cause: error });
-  }
 }

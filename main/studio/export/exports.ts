@@ -4,9 +4,8 @@ import { extname, join, resolve } from 'node:path';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { ClipExport } from '../../../contract/exports.ts';
 import { EncodeClient, type EncodeClientOptions } from '../encode/encodeClient.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
 import { type ClipFormat, fileEndings, rateFactors } from '../encode/formats.ts';
-import { makeFolder } from '../encode/temporary.ts';
+import { makeFolder } from '../files/folders.ts';
 import type { Publish } from '../eventHub.ts';
 import { newId } from '../library/ids.ts';
 import type { Library } from '../library/libraryClient.ts';
@@ -73,11 +72,7 @@ export class Exports {
       throw new StudioError('not-found', `The clip's file is gone: ${source}.`, { field: 'takeId' });
     const settings = await library.settings.get();
     const folder = resolve(input.folder ?? settings.exportFolder ?? library.paths.exports);
-    try {
-      await makeFolder(folder);
-    } catch (error) {
-      throw fileFailure(error, `Creating ${folder}`);
-    }
+    await makeFolder(folder);
     const name = fileName(take.name, file);
     const taken = new Set(
       this.list()

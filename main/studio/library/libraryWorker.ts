@@ -5,7 +5,7 @@
 import { mkdirSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { toErrorShape } from '../../../contract/errors.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 import { listBackups, restoreBackup, setDamagedAside } from './database.ts';
 import { libraryPaths } from './folder.ts';
 import { acquireLock, type Owner, writeOwner } from './lock.ts';

@@ -1,11 +1,13 @@
 /** Copies a model into the library: whole, under its name, or not at all. */
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
-import { moveFolderIntoPlace } from '../encode/temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
+import { freeBytes } from '../files/space.ts';
+import { moveFolderIntoPlace } from '../files/temporary.ts';
 import type { ModelCard } from '../render/modelCard.ts';
 import { filesOf, slug } from './modelFiles.ts';
 
@@ -21,12 +23,12 @@ export async function copyModel(card: ModelCard, models: string): Promise<string
   const name = freeName(models, slug(card.id));
   const temporary = join(models, `.${name}.${randomBytes(4).toString('hex')}.part`);
   try {
-    await mkdir(temporary, { recursive: true });
-    const { bavail, bsize } = await statfs(models);
-    if (bavail * bsize < bytes) {
+    await makeFolder(temporary);
+    const free = await freeBytes(models);
+    if (free < bytes) {
       throw new StudioError(
         'disk-full',
-        `Copying this model needs ${Math.ceil(bytes / 1e6)} MB; ${Math.floor((bavail * bsize) / 1e6)} MB are free.`,
+        `Copying this model needs ${Math.ceil(bytes / 1e6)} MB; ${Math.floor(free / 1e6)} MB are free.`,
       );
     }
     const names = new Map<string, string>();

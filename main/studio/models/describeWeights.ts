@@ -2,12 +2,13 @@
  * Makes a model.json for a folder of weight files as people have them: a transformer, an autoencoder, a text encoder and its
  * tokeniser, under any names. The files stay where they are; the description lies in the library.
  */
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import type { ModelInspection } from '../../engine/binding.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
 import type { EngineHost } from '../engineHost.ts';
 import { wanDefaults, wanLimits } from './catalogue.ts';
 import { slug } from './modelFiles.ts';
@@ -74,7 +75,7 @@ export async function describeWeights(
     defaults: wanDefaults,
   };
   try {
-    await mkdir(target, { recursive: true });
+    await makeFolder(target);
     await writeFile(join(target, 'model.json'), JSON.stringify(description, null, 2));
   } catch (error) {
     await rm(target, { recursive: true, force: true });

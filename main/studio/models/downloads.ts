@@ -1,10 +1,15 @@
-/** Downloads of catalogue entries: one folder per entry, file after file, then the model is listed. Survives restarts: what came stays. */
+/**
+ * Downloads of catalogue entries: one folder per entry, file after file, then the model is listed. What came stays, over restarts
+ * and while a full disk is waited for.
+ */
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StudioError, toErrorShape } from '../../../contract/errors.ts';
 import type { CatalogueEntry, Download } from '../../../contract/models.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
+import { freeBytes } from '../files/space.ts';
 import type { Publish } from '../eventHub.ts';
 import { newId } from '../library/ids.ts';
 import type { Library } from '../library/libraryClient.ts';
@@ -21,17 +26,22 @@ export interface DownloadsOptions {
   fetch: typeof fetch;
   keepFreeBytes(): Promise<number>;
   retry?: Partial<RetryPolicy>;
+  /** How often to look for space while waiting for it. */
+  spaceCheckMs?: number;
 }
 
 interface Running {
   shown: Download;
   controller: AbortController;
   finished: Promise<void>;
+  /** Looks at once at what is waited for. */
+  wake(): void;
   toldAt: number;
   rate: { at: number; bytes: number };
 }
 
 const tellEveryMs = 250;
+const worthwhileBytes = 1024 * 1024;
 
 export class Downloads {
   readonly #options: DownloadsOptions;
@@ -96,6 +106,7 @@ export class Downloads {
       throw new StudioError('conflict', `${entry.name} is installed already.`, { field: 'catalogueId' });
     }
     const earlier = this.#known.get(catalogueId);
+    if (earlier?.shown.state === 'waiting-for-space') this.#goOn(earlier);
     if (earlier?.shown.state === 'running') return earlier.shown;
     const { id, receivedBytes } = earlier?.shown ?? { id: newId('dwn'), receivedBytes: 0 };
     const running = newDownload(entry, { id, state: 'running', receivedBytes });
@@ -130,6 +141,7 @@ export class Downloads {
 
   async #stop(running: Running): Promise<void> {
     running.controller.abort();
+    running.wake();
     await running.finished;
   }
 
@@ -139,15 +151,73 @@ export class Downloads {
 
   async #run(entry: CatalogueSource, running: Running): Promise<void> {
     try {
-      await this.#fetchAll(entry, running);
+      await this.#fetchWithRoom(entry, running);
       this.#set(running, { state: 'done', file: null, bytesPerSecond: null });
       this.#known.delete(entry.id);
     } catch (error) {
       const shape = toErrorShape(error);
       const paused = shape.code === 'cancelled';
-      this.#set(running, { state: paused ? 'paused' : 'failed', error: paused ? null : shape, bytesPerSecond: null });
+      this.#set(running, {
+        state: paused ? 'paused' : 'failed',
+        error: paused ? null : shape,
+        bytesPerSecond: null,
+        missingBytes: null,
+      });
     }
     this.#tell(running, true);
+  }
+
+  /** Tries again and again: what does not fit waits. */
+  async #fetchWithRoom(entry: CatalogueSource, running: Running): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#fetchAll(entry, running);
+      } catch (error) {
+        if (!(error instanceof StudioError) || error.code !== 'disk-full') throw error;
+        await this.#waitForSpace(running);
+      }
+    }
+  }
+
+  /** Until the rest fits, or somebody wants it tried. Errors: cancelled, io. */
+  async #waitForSpace(running: Running): Promise<void> {
+    const { downloads } = this.#options.library.paths;
+    const { name, totalBytes, receivedBytes } = running.shown;
+    const restBytes = Math.max(0, (totalBytes ?? 0) - receivedBytes);
+    const neededBytes = async () => restBytes + (await this.#options.keepFreeBytes());
+    const free = await freeBytes(downloads);
+    // Where the sizes say that there is room: as full as it is now it was too full.
+    const enough = free < (await neededBytes()) ? 0 : free + worthwhileBytes;
+    let told = 0;
+    for (;;) {
+      if (running.controller.signal.aborted) throw new StudioError('cancelled', 'The download was stopped.');
+      const missingBytes = Math.max(await neededBytes(), enough) - (await freeBytes(downloads));
+      if (missingBytes <= 0) return this.#goOn(running);
+      const message = `The disk is too full for ${name}: another ${Math.ceil(missingBytes / 1e6)} MB must become free. What has come is kept, and the download goes on by itself.`;
+      const error = { code: 'disk-full' as const, message };
+      this.#set(running, { state: 'waiting-for-space', missingBytes, error, bytesPerSecond: null });
+      if (missingBytes !== told) this.#tell(running, true);
+      told = missingBytes;
+      await this.#nextLook(running);
+      if (running.shown.state !== 'waiting-for-space') return;
+    }
+  }
+
+  #nextLook(running: Running): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, this.#options.spaceCheckMs ?? 3000);
+      running.wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #goOn(running: Running): void {
+    this.#set(running, { state: 'running', missingBytes: null, error: null });
+    running.rate = { at: performance.now(), bytes: running.shown.receivedBytes };
+    this.#tell(running, true);
+    running.wake();
   }
 
   async #fetchAll(entry: CatalogueSource, running: Running): Promise<void> {
@@ -161,39 +231,34 @@ export class Downloads {
     const folder = this.#folder(entry.id);
     const hashes = await readHashes(folder);
     let before = 0;
-    try {
-      await mkdir(folder, { recursive: true });
-    } catch (error) {
-      throw fileFailure(error, `Creating ${folder}`);
-    }
+    await makeFolder(folder);
     for (const file of entry.files) {
       const path = join(folder, file.name);
       this.#set(running, { file: file.name });
       if (!existsSync(path)) {
-        let fileBytes = 0;
         hashes[file.name] = await fetchFile({
           url: file.url,
           path,
           sha256: file.sha256,
           signal: running.controller.signal,
-          keepFreeBytes: await this.#options.keepFreeBytes(),
+          // One that could not be finished is not begun.
+          keepFreeBytes: (await this.#options.keepFreeBytes()) + bytesAfter(entry, file.name),
           fetch: this.#options.fetch,
           retry: this.#options.retry,
           onProgress: (received, total) => {
-            fileBytes = received;
             this.#set(running, {
               receivedBytes: before + received,
-              totalBytes: this.#total(entry, file.name, before, total),
+              totalBytes: before + (total ?? file.approximateBytes) + bytesAfter(entry, file.name),
             });
             this.#tell(running, false);
           },
         });
-        before += fileBytes;
       } else {
         // Moved into place before its hash could be noted.
         hashes[file.name] ??= await hashFile(path);
-        before += (await stat(path)).size;
       }
+      before += (await stat(path)).size;
+      this.#set(running, { receivedBytes: before, totalBytes: before + bytesAfter(entry, file.name) });
       await writeHashes(folder, hashes);
     }
     const description = {
@@ -208,19 +273,12 @@ export class Downloads {
     try {
       await writeFile(join(folder, 'model.json'), JSON.stringify(description, null, 2));
       await this.#options.models.look(folder);
-      await mkdir(this.#options.library.paths.models, { recursive: true });
+      await makeFolder(this.#options.library.paths.models);
       await rm(target, { recursive: true, force: true });
       await rename(folder, target);
     } catch (error) {
       throw fileFailure(error, `Writing ${target}`);
     }
-  }
-
-  /** Real sizes of what is past and in transit, the catalogue's word for the rest. */
-  #total(entry: CatalogueSource, name: string, before: number, current: number | null): number {
-    const at = entry.files.findIndex((file) => file.name === name);
-    const rest = entry.files.slice(at + 1).reduce((sum, file) => sum + file.approximateBytes, 0);
-    return before + (current ?? entry.files[at]?.approximateBytes ?? 0) + rest;
   }
 
   #set(running: Running, changes: Partial<Download>): void {
@@ -241,8 +299,13 @@ export class Downloads {
   }
 }
 
-const totalBytes = (entry: Pick<CatalogueSource, 'files'>) =>
-  entry.files.reduce((sum, file) => sum + file.approximateBytes, 0);
+type Files = Pick<CatalogueSource, 'files'>;
+
+const totalBytes = ({ files }: Files) => files.reduce((sum, file) => sum + file.approximateBytes, 0);
+
+/** Of the files that come after one, as the catalogue has them. */
+const bytesAfter = ({ files }: Files, name: string) =>
+  totalBytes({ files: files.slice(files.findIndex((file) => file.name === name) + 1) });
 
 function newDownload(entry: CatalogueSource, shown: Partial<Download> & Pick<Download, 'state'>): Running {
   return {
@@ -254,11 +317,13 @@ function newDownload(entry: CatalogueSource, shown: Partial<Download> & Pick<Dow
       totalBytes: totalBytes(entry),
       file: null,
       bytesPerSecond: null,
+      missingBytes: null,
       error: null,
       ...shown,
     },
     controller: new AbortController(),
     finished: Promise.resolve(),
+    wake: () => {},
     toldAt: 0,
     rate: { at: performance.now(), bytes: shown.receivedBytes ?? 0 },
   };

@@ -4,11 +4,12 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, open, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
-import { moveIntoPlace, writeAll } from '../encode/temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { freeBytes } from '../files/space.ts';
+import { moveIntoPlace, writeAll } from '../files/temporary.ts';
 
 export interface FetchFileOptions {
   url: string;
@@ -105,6 +106,7 @@ async function attempt(options: FetchFileOptions, retry: RetryPolicy): Promise<s
   }
   if (response.status !== 206) start = 0;
   const totalBytes = announcedTotal(response, start);
+  options.onProgress(start, totalBytes);
   await checkSpace(path, totalBytes === null ? null : totalBytes - start, options.keepFreeBytes);
 
   const hash = await hashOf(path, start);
@@ -221,8 +223,7 @@ async function conclude(options: FetchFileOptions, hash: Hash): Promise<string> 
 }
 
 async function checkSpace(path: string, needed: number | null, keepFreeBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(dirname(path));
-  const free = bavail * bsize;
+  const free = await freeBytes(dirname(path));
   if (free >= (needed ?? 0) + keepFreeBytes) return;
   throw new StudioError(
     'disk-full',

@@ -1,7 +1,7 @@
 /** SHA-256 of a file, read in pieces. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
 
 const reportEveryBytes = 64 * 1024 * 1024;
 

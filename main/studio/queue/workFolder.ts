@@ -4,10 +4,11 @@
  */
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RenderPlan, StepReport, TextReport } from '../../engine/binding.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
 import type { Resumed } from '../render/take.ts';
 import { dropTornEnd } from '../statistics/mapsFile.ts';
 
@@ -49,7 +50,7 @@ export class WorkFolder {
 
   async create(): Promise<void> {
     try {
-      await mkdir(this.folder, { recursive: true });
+      await makeFolder(this.folder);
       // What a full disk or an end tore must not swallow what comes next.
       if (existsSync(this.#journal)) appendFileSync(this.#journal, '\n');
       if (existsSync(this.maps)) dropTornEnd(this.maps);

@@ -5,8 +5,8 @@ import { dirname, join } from 'node:path';
 import { StudioError } from '../../../contract/errors.ts';
 import { parseRequest } from '../../../contract/parse.ts';
 import { type RenderRequest, renderRequest } from '../../../contract/renderRequest.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
-import { makeFolder } from '../encode/temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { makeFolder } from '../files/folders.ts';
 import { cleanPrompt } from '../prompt/cleanPrompt.ts';
 import { type ModelCard, readModelCard } from './modelCard.ts';
 

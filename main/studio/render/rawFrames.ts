@@ -1,8 +1,8 @@
 /** Frames as they are: RGB24, frame-major, rows top to bottom, nothing else. For measuring, not for watching. */
 import { open, rm } from 'node:fs/promises';
 import type { EncodedClip, Encoder } from '../encode/encoder.ts';
-import { fileFailure } from '../encode/fileFailure.ts';
-import { moveIntoPlace, temporaryBeside } from '../encode/temporary.ts';
+import { fileFailure } from '../files/fileFailure.ts';
+import { moveIntoPlace, temporaryBeside } from '../files/temporary.ts';
 
 export type RawClip = Omit<EncodedClip, 'format'> & { format: 'raw' };
 

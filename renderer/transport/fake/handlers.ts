@@ -218,11 +218,26 @@ export function fakeHandlers(world: World): Handlers<object> {
       world.publish('takes.removed', { ids: gone.map(({ id }) => id) });
       return { takes: gone.length, freedBytes: gone.reduce((sum, { clip }) => sum + clip.bytes, 0) };
     },
-    'takes.readSettings': () => ({ settings: null, modelId: null }),
+    'takes.readSettings': ({ uploadId }) => {
+      if (!world.uploads.delete(uploadId)) throw missing('upload');
+      return world.clipSettings;
+    },
 
-    'uploads.begin': () => ({ uploadId: world.id('upl') }),
-    'uploads.append': ({ data }) => ({ received: data.length }),
-    'uploads.abandon': () => ({}),
+    'uploads.begin': ({ name }) => {
+      const uploadId = world.id('upl');
+      world.uploads.set(uploadId, { name, pieces: [] });
+      return { uploadId };
+    },
+    'uploads.append': ({ uploadId, data }) => {
+      const pieces = world.uploads.get(uploadId)?.pieces;
+      if (!pieces) throw missing('upload');
+      pieces.push(data);
+      return { received: pieces.reduce((sum, piece) => sum + piece.length, 0) };
+    },
+    'uploads.abandon': ({ uploadId }) => {
+      world.uploads.delete(uploadId);
+      return {};
+    },
 
     'projects.list': () => ({ items: world.projects.filter(({ trashedAt }) => trashedAt === null) }),
     'projects.create': ({ name }) => {
@@ -363,16 +378,17 @@ export function fakeHandlers(world: World): Handlers<object> {
       ],
     }),
     'models.download': ({ catalogueId }) => {
+      const known = world.downloads.find((one) => one.catalogueId === catalogueId);
+      const running = { state: 'running' as const, bytesPerSecond: 42e6, missingBytes: null, error: null };
+      if (known) return world.changeDownload(known, running);
       const download = {
         id: world.id('dwn'),
         catalogueId,
         name: catalogueId,
-        state: 'running' as const,
         receivedBytes: 3.2e9,
         totalBytes: 40e9,
         file: 'dit.safetensors',
-        bytesPerSecond: 42e6,
-        error: null,
+        ...running,
       };
       world.downloads.push(download);
       return download;
@@ -381,7 +397,7 @@ export function fakeHandlers(world: World): Handlers<object> {
     'models.pauseDownload': ({ id }) => {
       const download = world.downloads.find((one) => one.id === id);
       if (!download) throw missing('download');
-      return Object.assign(download, { state: 'paused' as const });
+      return world.changeDownload(download, { state: 'paused', bytesPerSecond: null, missingBytes: null, error: null });
     },
     'models.cancelDownload': ({ id }) => {
       world.downloads = world.downloads.filter((one) => one.id !== id);
@@ -405,12 +421,12 @@ export function fakeHandlers(world: World): Handlers<object> {
     }),
     'exports.start': ({ takeId, format }) => {
       const { clip } = take(takeId);
-      const done = {
+      const started = {
         id: world.id('exp'),
         takeId,
         format,
-        state: 'done' as const,
-        frames: clip.frames,
+        state: 'running' as const,
+        frames: 0,
         ofFrames: clip.frames,
         path: `/home/someone/VMoBA Studio/exports/clip.${format}`,
         mediaId: null,
@@ -418,9 +434,9 @@ export function fakeHandlers(world: World): Handlers<object> {
         error: null,
         createdAt: world.now(),
       };
-      world.exports.unshift(done);
-      world.publish('exports.changed', done);
-      return done;
+      world.exports.unshift(started);
+      world.publish('exports.changed', started);
+      return started;
     },
     'exports.list': () => ({ items: world.exports }),
     'exports.cancel': () => ({}),

@@ -1,7 +1,7 @@
 /** The invented studio's state, and its queue at work. */
 import { policyPresets } from '../../../contract/attentionPolicy.ts';
 import type { ClipExport } from '../../../contract/exports.ts';
-import type { EventName, EventPayload } from '../../../contract/index.ts';
+import type { EventName, EventPayload, MethodOutput } from '../../../contract/index.ts';
 import type { Download, Model } from '../../../contract/models.ts';
 import type { Preset } from '../../../contract/presets.ts';
 import type { Project } from '../../../contract/projects.ts';
@@ -130,6 +130,9 @@ export function createWorld(options: WorldOptions, publish: Publish) {
     renders: [] as Render[],
     takes: [] as Take[],
     exports: [] as ClipExport[],
+    uploads: new Map<string, { name: string; pieces: Uint8Array[] }>(),
+    /** What is found in files that are uploaded. */
+    clipSettings: { settings: null, modelId: null } as MethodOutput<'takes.readSettings'>,
     steps: new Map<string, StepStatistics[]>(),
     watched: new Map<string, number>(),
     mode: 'running' as QueueStatus['mode'],
@@ -170,6 +173,12 @@ export function createWorld(options: WorldOptions, publish: Publish) {
       publish('renders.changed', { ...render });
       publish('queue.changed', world.queue());
       return { ...render };
+    },
+
+    changeDownload(download: Download, changes: Partial<Download>): Download {
+      Object.assign(download, changes);
+      publish('models.download', { ...download });
+      return { ...download };
     },
 
     addTake(render: Render): Take {
@@ -264,8 +273,13 @@ export function createWorld(options: WorldOptions, publish: Publish) {
       };
     },
 
-    /** One step of the running render, or the start of the next. */
+    /** One step of the running render, or the start of the next; exports come to their end. */
     advance() {
+      for (const one of world.exports) {
+        if (one.state !== 'running') continue;
+        Object.assign(one, { state: 'done', frames: one.ofFrames });
+        publish('exports.changed', { ...one });
+      }
       let render = world.renders.find((one) => one.state === 'running');
       if (!render) {
         if (world.mode !== 'running') return;

@@ -1,6 +1,7 @@
 /** A fresh invented studio with its state, and parts of the interface mounted over it. */
 import type { Component } from 'svelte';
 import { cleanup, render } from 'vitest-browser-svelte/pure';
+import type { MethodName } from '../../../contract/index.ts';
 import App from '../../../renderer/App.svelte';
 import { type AppState, createApp } from '../../../renderer/state/app.svelte.ts';
 import { type FakeTransport, fakeTransport } from '../../../renderer/transport/fake/index.ts';
@@ -51,6 +52,16 @@ export async function mountPart<Props extends Record<string, unknown>>(
 /** A component that needs no studio. */
 export async function mountAlone<Props extends Record<string, unknown>>(part: Component<Props>, props: Props) {
   return render(part, { target: place(), props });
+}
+
+/** Lets something happen before, or in place of, one of the studio's answers. */
+export function before({ app }: Studio, wanted: MethodName, act: (input: unknown) => Promise<void>) {
+  const { client } = app;
+  const call = client.call.bind(client) as (name: MethodName, input: unknown) => Promise<never>;
+  client.call = async (name: MethodName, input?: unknown) => {
+    if (name === wanted) await act(input);
+    return call(name, input);
+  };
 }
 
 export function closeStudios() {

@@ -1,6 +1,6 @@
 /** Files and folders that appear complete or not at all. */
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { failpoint } from '../failpoints.ts';
 
@@ -14,15 +14,6 @@ export async function writeAll(file: FileHandle, data: Uint8Array, position: num
   for (let done = 0; done < data.length;) {
     done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
   }
-}
-
-/** Like a recursive mkdir, which never returns on systems that deny a folder with "not found" (/proc). */
-export async function makeFolder(folder: string): Promise<void> {
-  if (await stat(folder).catch(() => undefined)) return;
-  await makeFolder(dirname(folder));
-  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error;
-  });
 }
 
 /** Makes the content durable and moves it into place, replacing what was there. */
