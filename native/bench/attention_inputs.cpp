@@ -115,8 +115,8 @@ AttentionInputs capturedInputs(const Json& options, const Grid& grid, int32_t he
   const DitConfig& config = dit.config();
   if (headDim % config.headDim != 0)
     throw Error(ErrorCode::BadRequest, "heads of " + std::to_string(headDim) + " cannot be made of this model's heads of " + std::to_string(config.headDim), "headDim");
-  const Json* wanted = options.find("captureGrid");
-  const Grid from = wanted != nullptr ? gridFromJson(*wanted, "captureGrid") : Grid{5, 15, 26};
+  const Json* wantedGrid = options.find("captureGrid");
+  const Grid from = wantedGrid != nullptr ? gridFromJson(*wantedGrid, "captureGrid") : Grid{5, 15, 26};
   const std::string prompt = options.stringOr("prompt", "a red ball bounces on a blue floor");
   Conditioning conditioning = dit.condition(model.encode(prompt)->rows);
   const RopeTable rope = dit.ropeTable(from);
@@ -125,8 +125,7 @@ AttentionInputs capturedInputs(const Json& options, const Grid& grid, int32_t he
   SchedulerState state = upload(backend, {0, 0, gaussianNoise(1, 0, shape.elements())}, shape);
   const int32_t perHead = headDim / static_cast<int32_t>(config.headDim);
   const auto sources = static_cast<int64_t>(heads) * perHead;
-  const int64_t layers = std::min<int64_t>(config.layers, (sources + config.heads - 1) / config.heads);
-  if (layers * config.heads < sources) throw Error(ErrorCode::BadRequest, "this model has too few heads to fill " + std::to_string(heads) + " of " + std::to_string(headDim), "heads");
+  const int64_t layers = std::min<int64_t>(config.layers, (sources + config.heads - 1) / config.heads), captured = layers * config.heads;
   const int64_t firstLayer = std::clamp<int64_t>(options.integerOr("captureLayer", config.layers / 2), 0, config.layers - layers);
   std::vector<AttentionProbe> probes(static_cast<size_t>(layers));
   const Tensor velocity = backend.allocate(DType::F32, shape);
@@ -156,7 +155,8 @@ AttentionInputs capturedInputs(const Json& options, const Grid& grid, int32_t he
     for (int64_t s = begin; s < end; ++s) {
       const double t = along(s / (int64_t{grid.h} * grid.w), grid.t, from.t), h = along(s / grid.w % grid.h, grid.h, from.h), w = along(s % grid.w, grid.w, from.w);
       for (int64_t i = 0; i < inputs.dim(); ++i) {
-        const int64_t source = i / config.headDim, channel = source % config.heads * config.headDim + i % config.headDim;
+        const int64_t wanted = i / config.headDim, source = (wanted + wanted / captured) % captured;  // a second time around, in other company
+        const int64_t channel = source % config.heads * config.headDim + i % config.headDim;
         const AttentionProbe& probe = probes[static_cast<size_t>(source / config.heads)];
         const std::vector<float>* parts[] = {&probe.q, &probe.k, &probe.v};
         for (int64_t part = 0; part < 3; ++part) {
@@ -168,6 +168,7 @@ AttentionInputs capturedInputs(const Json& options, const Grid& grid, int32_t he
   });
   inputs.note = model.files().description.name + ", step " + std::to_string(kSteps / 2 + 1) + " of " + std::to_string(kSteps) + ", layer " + std::to_string(firstLayer) + " on, " +
                 std::to_string(from.t) + "x" + std::to_string(from.h) + "x" + std::to_string(from.w) + " resampled";
+  if (captured < sources) inputs.note += ", its " + std::to_string(captured) + " heads used more than once";
   return inputs;
 }
 
