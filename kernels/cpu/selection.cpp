@@ -97,6 +97,18 @@ VMOBA_CLONES double sumAbove(const float* gate, int64_t n, float cut) {
   return total;
 }
 
+/// The first of [from, end) whose gate is `value`, or `end`.
+VMOBA_CLONES int32_t nextEqual(const float* gate, int32_t from, int32_t end, float value) {
+  constexpr int32_t kPiece = 256;
+  for (; from + kPiece <= end; from += kPiece) {
+    int32_t equal = 0;
+    for (int32_t j = 0; j < kPiece; ++j) equal += gate[from + j] == value;
+    if (equal > 0) break;
+  }
+  while (from < end && gate[from] != value) ++from;
+  return from;
+}
+
 void selectAbove(const Run& run, float cut) {
   int32_t s = run.begin;
   const auto single = [&](int32_t until) {
@@ -268,8 +280,7 @@ void take(std::span<const Run> runs, const Cut& cut) {
   for (const Run& run : runs) {
     if (run.own) continue;
     selectAbove(run, cut.value);
-    for (int32_t s = run.begin; ties > 0 && s < run.end; ++s)
-      if (run.gate[s] == cut.value) run.bits[s / 64] |= uint64_t{1} << (s % 64), --ties;
+    for (int32_t s = run.begin; ties > 0 && (s = nextEqual(run.gate, s, run.end, cut.value)) < run.end; ++s, --ties) run.bits[s / 64] |= uint64_t{1} << (s % 64);
   }
 }
 
