@@ -62,7 +62,7 @@ class Call {
     }
     buffers_ = arena.take<TileBuffers>(threads);
     for (int t = 0; t < threads; ++t) {
-      const TileBuffers buffers(arena, kernel_, shape_, tileRows_);
+      const TileBuffers buffers(arena, kernel_, shape_, tileRowsFor(kernel_, shape_));  // whatever the tiles: scratch must rise with the threads
       if (buffers_ != nullptr) buffers_[t] = buffers;
     }
   }
@@ -136,6 +136,7 @@ class Call {
     const int64_t dim = int64_t{job_.heads} * job_.headDim;
     if (job_.probe != nullptr)
       for (std::vector<float>* values : {&job_.probe->q, &job_.probe->k, &job_.probe->v}) values->resize(static_cast<size_t>(tokens_ * dim));
+    if (!finiteWeights(job_.normQ, dim) || !finiteWeights(job_.normK, dim)) broken_ = true;
     parallelForDynamic(unitStart_[blocks_], [&](int64_t unit) {
       if (raised(job_.cancel)) return;
       const auto block = static_cast<int32_t>(std::upper_bound(unitStart_, unitStart_ + blocks_ + 1, static_cast<int32_t>(unit)) - unitStart_) - 1;

@@ -1,6 +1,6 @@
 // Fused block-sparse self-attention on the CPU, and the dense and cross attention made of the same tiles.
-// Dispatches at run time to SSE4 / AVX2 / AVX-512 / NEON (Highway) or AVX-512-BF16. Runs on the calling thread's pool
-// (native/base/parallel.h); given enough scratch, a thread allocates a fixed 100 KB on its first call and nothing after.
+// Dispatches at run time to SSE4 / AVX2 / AVX-512 / NEON (Highway), AVX-512-BF16 or AMX. Runs on the calling thread's pool
+// (native/base/parallel.h); given enough scratch, a thread allocates some 100 KB on its first call and then only what statistics fill.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -67,7 +67,7 @@ struct CrossAttention {
 size_t crossAttentionScratchBytes(const CrossAttention& job, int threads);
 void crossAttention(const CrossAttention& job, std::span<std::byte> scratch);
 
-/// Name of the instruction set the dispatcher chose ("avx512-bf16", "avx512", "avx2", "neon", ...). Part of a
+/// Name of the instruction set the dispatcher chose ("amx-bf16", "avx512-bf16", "avx512", "avx2", "neon", ...). Part of a
 /// checkpoint's identity: other instruction sets may round differently.
 const char* instructionSet(DType dtype);
 

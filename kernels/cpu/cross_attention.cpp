@@ -38,6 +38,9 @@ class Call {
   }
 
   void run() {
+    if (job_.keys < 1) throw Error(ErrorCode::BadRequest, "cross-attention needs at least one key", "keys");
+    const int64_t dim = int64_t{job_.heads} * job_.headDim;
+    require(finiteWeights(job_.normQ, dim) && finiteWeights(job_.normK, dim));
     parallelForDynamic(groups_, [&](int64_t group) { packKeys(static_cast<int32_t>(group)); });
     throwIfStopped();
     parallelForDynamic((job_.tokens + kTileRows - 1) / kTileRows, [&](int64_t tile) { attendTile(static_cast<int32_t>(tile) * kTileRows); });

@@ -15,7 +15,7 @@ constexpr int kSums = 16;
 
 uint16_t roundedBits(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // callers have refused NaN
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // callers have refused the NaN of inputs; arithmetic's own stay NaN
 }
 
 VMOBA_CLONES double sumOfSquares(const float* x, int64_t n) {
@@ -145,6 +145,10 @@ bool prepareRow(const RowSource& source, int64_t index, float* out) {
   if (source.cosine != nullptr)
     for (int32_t h = 0; h < source.heads; ++h) rotate(out + int64_t{h} * source.headDim, source.cosine, source.sine, source.headDim / 2);
   return finite;
+}
+
+bool finiteWeights(const float* norm, int64_t count) {
+  return norm == nullptr || std::all_of(norm, norm + count, [](float x) { return std::isfinite(x); });
 }
 
 void roundThrough(DType element, float* values, int64_t count) {

@@ -29,6 +29,9 @@ void prefetchRow(const RowSource& source, int64_t index);
 /// so that other backends can follow bit for bit). False when it holds NaN or infinity.
 bool prepareRow(const RowSource& source, int64_t index, float* out);
 
+/// False when norm weights (or null) hold NaN or infinity, which rounding could hide.
+bool finiteWeights(const float* norm, int64_t count);
+
 /// Rounds to the packed type and widens again: the values routing and the probe see.
 void roundThrough(DType element, float* values, int64_t count);
 

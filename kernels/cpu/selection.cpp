@@ -184,7 +184,8 @@ Bracket guessBracket(std::span<const Run> runs, int64_t entries, const Goal& goa
   int64_t next = 0;  // offset of the next sample from the run's begin
   for (const Run& run : runs) {
     if (run.own) continue;
-    for (; next < run.count(); next += stride) samples.push_back(run.gate[run.begin + next]);
+    for (; next < run.count(); next += stride)
+      if (const float gate = run.gate[run.begin + next]; gate == gate) samples.push_back(gate);
     next -= run.count();
   }
   std::sort(samples.begin(), samples.end(), std::greater<>());
@@ -226,7 +227,7 @@ struct Listing {
         }
       }
   }
-  bool holds(const Goal& goal) const { return !(above > 0 && goal.reached(above, aboveSum)) && goal.reached(above + listed, aboveSum + listedSum); }
+  bool holds(const Goal& goal) const { return listed > 0 && !(above > 0 && goal.reached(above, aboveSum)) && goal.reached(above + listed, aboveSum + listedSum); }
 };
 
 Cut findCut(std::span<const Run> runs, int64_t entries, const Goal& goal, std::span<float> work) {
@@ -288,6 +289,9 @@ void takeAll(std::span<const Run> runs) {
   for (const Run& run : runs) setRange(run.bits, run.begin, run.end);
 }
 
+/// What a cut by count takes; everything where overflown gates leave too few to count.
+void takeReached(std::span<const Run> runs, const Cut& cut) { cut.reached ? take(runs, cut) : takeAll(runs); }
+
 /// Entries of weight 0 taken in flat order, own ones among them unless the scope leaves them out.
 void takeFirstZeros(std::span<const Run> runs, float least, bool ownListed, int64_t count) {
   for (const Run& run : runs) {
@@ -322,8 +326,7 @@ void selectShare(std::span<const Run> runs, const SelectionRule& rule, std::span
   Cut cut = findCut(runs, otherCount, goal, work);
   if (cut.reached) return take(runs, cut);
   if (!twoOnly) return takeAll(runs);
-  cut = findCut(runs, otherCount, {true, std::min<int64_t>(2, otherCount)}, work);
-  take(runs, cut);
+  takeReached(runs, findCut(runs, otherCount, {true, std::min<int64_t>(2, otherCount)}, work));
 }
 
 void selectBest(std::span<const Run> runs, int64_t budget, std::span<float> work) {
@@ -331,7 +334,7 @@ void selectBest(std::span<const Run> runs, int64_t budget, std::span<float> work
   for (const Run& run : runs) (run.own ? budget : otherCount) += run.own ? -run.count() : run.count();
   if (budget <= 0 || otherCount == 0) return;
   if (budget >= otherCount) return takeAll(runs);
-  take(runs, findCut(runs, otherCount, {true, budget}, work));
+  takeReached(runs, findCut(runs, otherCount, {true, budget}, work));
 }
 
 /// Entries of (head, block) in flat order: before, in, and behind the own block, within the sequence.
@@ -419,6 +422,7 @@ void selectShareOfColumns(const float* gate, int64_t stride, const BlockPlan& pl
         least = std::min(least, weight[c]);
         most = std::max(most, weight[c]);
       }
+      if (!(most - least < kInfinity)) continue;  // an overflown gate: what it comes from overflows in attention, which says so
       const double spread = static_cast<double>(most) - static_cast<double>(least), divisor = spread <= 1e-6 ? 1 : spread;
       double total = 1e-6;
       for (int32_t c = low; c < high; ++c) total += (static_cast<double>(weight[c]) - static_cast<double>(least)) / divisor;

@@ -31,12 +31,12 @@ struct HeadCounts {
 void describeSelection(const SelectionBits& bits, const BlockPlan& plan, const StatisticsRequest& request, AttentionStatistics& statistics) {
   const int32_t blocks = plan.blocks(), heads = bits.heads;
   const auto tokens = static_cast<double>(plan.tokens()), all = heads * tokens;
-  std::vector<HeadCounts> counts(static_cast<size_t>(heads));
+  std::vector<HeadCounts> counts(static_cast<size_t>(heads), {std::vector<int64_t>(static_cast<size_t>(blocks)), 0});
   parallelForDynamic(heads, [&](int64_t h) {
     HeadCounts& head = counts[static_cast<size_t>(h)];
     for (int32_t c = 0; c < blocks; ++c) {
       const uint64_t* words = bits.row(h, c);
-      head.selected.push_back(countBits(words, 0, bits.tokens));
+      head.selected[static_cast<size_t>(c)] = countBits(words, 0, bits.tokens);
       head.tileBlocks += bits.rowWords() - std::count(words, words + bits.rowWords(), uint64_t{0});
     }
   });

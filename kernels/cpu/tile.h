@@ -1,5 +1,5 @@
 // The inner kernel of all attention: some query rows against one run of keys, with the online softmax's state kept per row.
-// One implementation per instruction set (tile-inl.h), chosen at run time.
+// One implementation per instruction set (tile-inl.h; tile_amx.cpp), chosen at run time.
 //
 // Packed formats, in "words" of 32 bits: one f32, or two neighbouring bf16. `lanes` keys form a group.
 //   queries  [rows][depth]                           depth = headDim rounded up to whole words
@@ -29,7 +29,7 @@ struct TileJob {
   int32_t depth;        ///< elements per query row
   int32_t valueWidth;   ///< elements per value row, a multiple of lanes
   float logitScale;     ///< log2(e)/sqrt(headDim)
-  void* scratch;        ///< scratchBytes of the kernel
+  void* scratch;        ///< scratchBytes of the kernel, on 64 bytes
   TileState state;
 };
 

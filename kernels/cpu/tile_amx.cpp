@@ -12,7 +12,7 @@
 // Easy to get wrong:
 // - tile loads and stores are opaque to the compiler: they clobber memory;
 // - values of a unit are added after later softmaxes have begun: what rescales the sums travels with the unit (`factor`);
-// - a rescaling reaches the row's weights already in memory and no other row (they fall by 2^kSlack: rounding them anew is harmless);
+// - a rescaling reaches the row's weights already in memory and no other row (they fall by at least 2^kSlack: rounding them anew is harmless);
 // - products are added 32 at a time: chunks and spans are cut by the keys alone, or a row's bits would depend on its neighbours.
 #include <immintrin.h>
 
@@ -20,7 +20,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/cpu/arena.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/tile_targets.h"
 
@@ -119,9 +118,22 @@ struct Unit {
   int32_t spanStart(int32_t span) const { return panels() * span / spans(); }
 };
 
+/// Hands out scratch on cache lines. No Arena: its errors are strings, whose code this file's flags must not touch.
+struct Carver {
+  std::byte* base;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t count) {
+    T* taken = base != nullptr ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * int64_t{sizeof(T)} + 63) / 64 * 64;
+    return taken;
+  }
+};
+
 class Line {
  public:
-  Line(const TileJob& job, std::span<const TileVisit> visits, Arena& scratch)
+  Line(const TileJob& job, std::span<const TileVisit> visits, Carver& scratch)
       : job_(job),
         visits_(visits),
         pieces_((job.valueWidth + kPanel - 1) / kPanel),
@@ -327,7 +339,7 @@ extern const int32_t sumBytes = 1152 << 10;
 void visit(const TileJob& job, std::span<const TileVisit> visits) {
   if (job.depth % 32 != 0) return avx512bf16::kernel.visit(job, visits);
   if (visits.empty()) return;
-  Arena scratch({static_cast<std::byte*>(job.scratch), static_cast<size_t>(scratchBytes(job.depth, job.valueWidth))});
+  Carver scratch{static_cast<std::byte*>(job.scratch)};
   asm volatile("ldtilecfg %0" ::"m"(kConfiguration));
   Line(job, visits, scratch).run();
   asm volatile("tilerelease");
@@ -337,9 +349,9 @@ int64_t scratchBytes(int32_t depth, int32_t valueWidth) {
   TileJob shape{};
   shape.depth = depth;
   shape.valueWidth = valueWidth;
-  Arena sizes;
+  Carver sizes{nullptr};
   Line(shape, {}, sizes);
-  return std::max(static_cast<int64_t>(sizes.bytes()), avx512bf16::kernel.scratchBytes(depth, valueWidth));
+  return std::max(sizes.used, avx512bf16::kernel.scratchBytes(depth, valueWidth));
 }
 
 }  // namespace vmoba::cpu::amx

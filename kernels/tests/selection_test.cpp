@@ -52,6 +52,7 @@ TEST(Selection, TakesAsSortingDoesWhateverTheSamplesSay) {
       {"noise", noise},
       {"few values", [&](int32_t, int32_t, int32_t) { return std::round(normal(random) * 3); }},
       {"one block far ahead", [&](int32_t, int32_t c, int32_t) { return normal(random) + (c == 1 ? 100.0f : 0.0f); }},
+      {"every second block at the top", [&](int32_t, int32_t c, int32_t) { return c % 2 ? 1.0f : 0.0f; }},
       {"all alike but one", [&](int32_t h, int32_t c, int32_t s) { return h == 0 && c == 2 && s == 77 ? 1.0f : 0.5f; }},
       // Whoever looks at every stride-th entry alone sees another distribution.
       {"high where samples fall", [&](int32_t, int32_t c, int32_t s) { return normal(random) + ((int64_t{c} * plan.tokens() + s) % stride < 2 ? 5.0f : 0.0f); }},

@@ -10,7 +10,7 @@ namespace vmoba {
 struct Accuracy {
   double error = 0;
   double allowed = 0;  ///< twice the error of plain arithmetic of the same precision (bf16: rounded weights and result)
-  bool holds() const { return error <= allowed; }
+  bool holds() const { return error <= allowed && allowed < 1e30; }
 };
 
 /// Runs `call` once more, with a probe.
