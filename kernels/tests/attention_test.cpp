@@ -1,5 +1,7 @@
 #include "kernels/tests/attention_fixture.h"
 
+#include <bit>
+
 namespace vmoba::cpu {
 namespace {
 
@@ -251,6 +253,19 @@ TEST(FusedAttention, ReportsNumbersThatAreNone) {
   // Finite inputs whose products overflow.
   const Problem huge(105, 2, 16, DType::F32, 15, 1e25f);
   EXPECT_EQ(codeOf([&] { huge.run(nullptr, {}); }), ErrorCode::NumericalFault);
+  std::mt19937 random(2);
+  for (const SelectionRule& rule : rulesFor(plan.blocks(), random)) EXPECT_EQ(codeOf([&] { huge.run(&plan, rule); }), ErrorCode::NumericalFault);
+}
+
+TEST(FusedAttention, RefusesNormWeightsThatAreNone) {
+  const BlockPlan plan = planBlocks({3, 5, 7}, {PartitionKind::Spatial2D, 1, 1, 2, 3});
+  const Problem problem(105, 2, 16, DType::BF16, 14);
+  std::vector<float> weights(32, 1.0f);
+  weights[5] = std::bit_cast<float>(0xffffffffu);  // a NaN that rounding to bf16 would turn into 0
+  for (const bool query : {true, false}) {
+    const auto damage = [&](SelfAttention& job) { (query ? job.normQ : job.normK) = weights.data(); };
+    EXPECT_EQ(codeOf([&] { problem.run(&plan, {}, damage); }), ErrorCode::NumericalFault);
+  }
 }
 
 TEST(FusedAttention, StandsLargeLogitsAndLateMaxima) {

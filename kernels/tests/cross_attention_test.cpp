@@ -79,6 +79,19 @@ TEST_P(CrossAttentionTest, AddsTheValuesAndMapsTheWords) {
   EXPECT_LT(largestDifference(floatsOf(out), expected), 2 * tolerance);
 }
 
+TEST(CrossAttentionAlone, RefusesACallWithoutKeys) {
+  CrossAttention job;
+  job.tokens = job.heads = 1;
+  job.headDim = 2;
+  std::vector<std::byte> scratch(crossAttentionScratchBytes(job, threadCount()));
+  try {
+    crossAttention(job, scratch);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::BadRequest);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, CrossAttentionTest,
                          testing::Values(CrossCase{1, 1, 1, 8, DType::F32}, CrossCase{131, 32, 3, 32, DType::F32}, CrossCase{200, 257, 2, 40, DType::F32},
                                          CrossCase{97, 512, 2, 128, DType::F32}, CrossCase{131, 32, 3, 32, DType::BF16}, CrossCase{97, 513, 2, 128, DType::BF16}));
