@@ -204,6 +204,7 @@ export class Downloads {
   }
 
   #nextLook(running: Running): Promise<void> {
+    if (running.controller.signal.aborted) return Promise.resolve(); // stopped before there was anything to wake
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, this.#options.spaceCheckMs ?? 3000);
       running.wake = () => {
