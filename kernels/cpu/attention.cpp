@@ -37,7 +37,7 @@ class Call {
         blocks_(job.blocks != nullptr ? job.blocks->blocks() : 1),
         routed_(job.blocks != nullptr && !selectsEverything(*job.blocks, job.rule)),
         headWise_(job.rule.scope == SelectionScope::QueryHead || job.rule.scope == SelectionScope::HeadGlobal),
-        gateStride_((int64_t{tokens_} + shape_.lanes - 1) / shape_.lanes * shape_.lanes) {
+        gateStride_(((int64_t{tokens_} + shape_.lanes - 1) / shape_.lanes | 1) * shape_.lanes) {  // odd, so that blocks do not meet in one set of a cache
     const int64_t heads = job.heads, depth = shape_.depth(), dim = heads * job.headDim;
     // Small problems are cut into smaller tiles, so that every thread gets several; the bits do not depend on it.
     tileRows_ = tileRowsFor(kernel_, shape_);
@@ -56,7 +56,7 @@ class Call {
       means_ = arena.take<float>(heads * blocks_ * depth);
       gatePlane_ = blocks_ * gateStride_;
       gate_ = arena.take<float>(gatePlane_ * (gatesOfAllHeads() ? heads : threads));
-      queries_ = arena.take<float>(threads * 2 * depth * shape_.lanes);
+      gateScratch_ = arena.take<std::byte>(threads * gateScratchBytes());
       workFloats_ = selectionWorkFloats(*job.blocks, job.heads, job.rule);
       work_ = arena.take<float>(workFloats_ * (headWise_ ? threads : 1));
     }
@@ -103,6 +103,8 @@ class Call {
   }
 
  private:
+  /// Of one thread; whole cache lines.
+  int64_t gateScratchBytes() const { return (kernel_.gateScratchBytes(shape_.depth(), blocks_) + 63) / 64 * 64; }
   bool gatesOfAllHeads() const { return !headWise_ || job_.probe != nullptr; }
   bool wantsGate() const { return routed_ || (job_.probe != nullptr && job_.blocks != nullptr); }
   // Bounds that need no walk over the plan: every block may waste most of a group and of a unit.
@@ -222,14 +224,9 @@ class Call {
   }
 
   void gateRows(int32_t head, int32_t begin, int32_t end, float* gate) const {
-    const int32_t lanes = shape_.lanes, depth = shape_.depth();
-    float* transposed = queries_ + threadIndex() * int64_t{2} * depth * lanes;
-    for (int32_t at = begin; at < end; at += 2 * lanes) {
-      const int32_t groups = end - at > lanes ? 2 : 1;
-      for (int32_t g = 0; g < groups; ++g)
-        transposeQueries(shape_.element, queries(head, at + g * lanes), std::min(lanes, end - at - g * lanes), lanes, depth, transposed + int64_t{g} * depth * lanes);
-      kernel_.gate(transposed, groups, means_ + int64_t{head} * blocks_ * depth, blocks_, depth, gate + at, gateStride_);
-    }
+    const int32_t depth = shape_.depth();
+    kernel_.gate({queries(head, begin), end - begin, means_ + int64_t{head} * blocks_ * depth, blocks_, depth, gate + begin, gateStride_,
+                  gateScratch_ + threadIndex() * gateScratchBytes()});
   }
 
   void probe() const {
@@ -299,7 +296,8 @@ class Call {
   int64_t gateStride_, gatePlane_ = 0, workFloats_ = 0;
   int32_t *groupStart_, *unitStart_;  ///< [C+1] key groups and packing units before each block
   std::byte *q_, *k_, *v_, *packedRows_;
-  float *rows_, *means_ = nullptr, *gate_ = nullptr, *queries_ = nullptr, *work_ = nullptr;
+  float *rows_, *means_ = nullptr, *gate_ = nullptr, *work_ = nullptr;
+  std::byte* gateScratch_ = nullptr;
   double* unitSums_ = nullptr;
   SelectionBits bits_;
   TileBuffers* buffers_ = nullptr;

@@ -219,7 +219,20 @@ struct Tile {
     for (; c + B <= blocks; c += B) gateBlocks<B, G>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
     for (; c < blocks; ++c) gateBlocks<1, G>(queries, means + int64_t{c} * depth, depth, out + c * stride, stride);
   }
-  static void gate(const float* queries, int32_t groups, const float* means, int32_t blocks, int32_t depth, float* out, int64_t stride) {
-    (groups == 2 ? gateGroups<2> : gateGroups<1>)(queries, means, blocks, depth, out, stride);
+  static int64_t gateScratchBytes(int32_t depth, int32_t) { return int64_t{2} * depth * kLanes * int64_t{sizeof(float)}; }
+
+  /// Two groups of queries at a time, transposed.
+  static void gate(const GateJob& job) {
+    constexpr DType element = V::kStep == 2 ? DType::BF16 : DType::F32;
+    auto* transposed = static_cast<float*>(job.scratch);
+    for (int32_t at = 0; at < job.rows; at += 2 * kLanes) {
+      const int32_t groups = job.rows - at > kLanes ? 2 : 1;
+      for (int32_t g = 0; g < groups; ++g) {
+        const int32_t first = at + g * kLanes, left = job.rows - first;
+        transposeQueries(element, static_cast<const Element*>(job.queries) + int64_t{first} * job.depth, left < kLanes ? left : kLanes, kLanes, job.depth,
+                         transposed + int64_t{g} * job.depth * kLanes);
+      }
+      (groups == 2 ? gateGroups<2> : gateGroups<1>)(transposed, job.means, job.blocks, job.depth, job.gate + at, job.stride);
+    }
   }
 };

@@ -42,6 +42,18 @@ struct TileVisit {
   int32_t keys;
 };
 
+/// gate[c·stride + j] = means[c]·query j. F32 kernels: one accumulator each, fused, channels ascending, so that other backends can follow
+/// bit for bit; BF16 kernels: as exact, in an order of their own.
+struct GateJob {
+  const void* queries;  ///< packed
+  int32_t rows;
+  const float* means;   ///< [blocks][depth]
+  int32_t blocks, depth;
+  float* gate;          ///< what lies behind row `rows`, up to a multiple of lanes, is overwritten
+  int64_t stride;
+  void* scratch;        ///< gateScratchBytes of the kernel, on 64 bytes
+};
+
 struct TileKernel {
   const char* name;
   DType element;        ///< packed type: F32 or BF16
@@ -54,9 +66,8 @@ struct TileKernel {
   void (*visit)(const TileJob& job, std::span<const TileVisit> visits);
   /// Divides rows [0, rowCount) by their denominators. False when a denominator is not a positive finite number.
   bool (*finish)(const TileState& state, int32_t rowCount, int32_t valueWidth);
-  /// gate[c·stride + j] = means[c]·query j for j < groups·lanes, groups 1 or 2: f32, one accumulator each, fused, channels ascending.
-  /// `queries` is transposed f32 [groups][depth][lanes], `means` [blocks][depth].
-  void (*gate)(const float* queries, int32_t groups, const float* means, int32_t blocks, int32_t depth, float* gate, int64_t stride);
+  int64_t (*gateScratchBytes)(int32_t depth, int32_t blocks);
+  void (*gate)(const GateJob& job);
 };
 
 /// Keys a row group takes through the softmax before their values are added.

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/tile_targets.h"
 
@@ -332,6 +333,63 @@ class Line {
   int32_t pieceRow_ = 0, pieceChannel_ = 0;
 };
 
+/// A mean as three bf16, whose sum it is to the last bit.
+constexpr int kParts = 3;
+
+/// Gates by tile products: blocks are the rows, queries the columns.
+class Gates {
+ public:
+  Gates(const GateJob& job, Carver& scratch)
+      : job_(job),
+        part_(int64_t{(job.blocks + kRows - 1) / kRows * kRows} * job.depth),
+        means_(scratch.take<uint16_t>(kParts * part_)),
+        queries_(scratch.take<uint16_t>(int64_t{2} * kLanes * job.depth)),
+        last_(scratch.take<float>(kRows * kPanel)) {}
+
+  void run() const {
+    splitMeans();
+    const int64_t group = int64_t{kLanes} * job_.depth;
+    for (int32_t at = 0; at < job_.rows; at += 2 * kLanes) {
+      const bool wide = job_.rows - at > kLanes;
+      for (int32_t g = 0; g < (wide ? 2 : 1); ++g)
+        packKeyGroup(static_cast<const uint16_t*>(job_.queries) + (at + g * kLanes) * int64_t{job_.depth}, job_.depth, std::min(kLanes, job_.rows - at - g * kLanes), kLanes,
+                     job_.depth / 2, 2, queries_ + g * group);
+      for (int32_t block = 0; block < job_.blocks; block += kRows) byShape(job_.blocks - block > 16, wide, [&]<int H, int W>() { multiply<H, W>(block, at); });
+    }
+  }
+
+ private:
+  void splitMeans() const {
+    std::fill_n(means_, kParts * part_, uint16_t{0});
+    for (int64_t i = 0; i < int64_t{job_.blocks} * job_.depth; ++i) {
+      float rest = job_.means[i];
+      for (int part = 0; part < kParts; ++part) {
+        const Bf16 rounded = toBf16(rest);
+        means_[part * part_ + i] = rounded.bits;
+        rest -= toFloat(rounded);
+      }
+    }
+  }
+  template <int H, int W>
+  void multiply(int32_t block, int32_t at) const {
+    zeroSums<H, W>();
+    for (int part = kParts - 1; part >= 0; --part)  // the least first
+      for (int32_t channel = 0; channel < job_.depth; channel += 32)
+        multiplySums<H, W>(means_ + part * part_ + int64_t{block} * job_.depth + channel, job_.depth, queries_ + int64_t{channel} * kLanes, int64_t{kLanes} * job_.depth, 2 * kLanes);
+    float* gate = job_.gate + block * job_.stride + at;
+    const int32_t rows = std::min(job_.blocks - block, 16 * H);
+    if (rows == 16 * H) return storeSums<H, W>(gate, job_.stride);
+    storeSums<H, W>(last_, kPanel);
+    for (int32_t r = 0; r < rows; ++r) std::memcpy(gate + r * job_.stride, last_ + r * kPanel, W * kLanes * sizeof(float));
+  }
+
+  const GateJob& job_;
+  int64_t part_;
+  uint16_t* means_;    ///< [kParts, whole tiles of blocks, depth]
+  uint16_t* queries_;  ///< two groups, in the format of keys
+  float* last_;        ///< [kRows, kPanel]
+};
+
 }  // namespace
 
 extern const int32_t sumBytes = 1152 << 10;
@@ -343,6 +401,23 @@ void visit(const TileJob& job, std::span<const TileVisit> visits) {
   asm volatile("ldtilecfg %0" ::"m"(kConfiguration));
   Line(job, visits, scratch).run();
   asm volatile("tilerelease");
+}
+
+void gate(const GateJob& job) {
+  if (job.depth % 32 != 0) return avx512bf16::kernel.gate(job);
+  Carver scratch{static_cast<std::byte*>(job.scratch)};
+  asm volatile("ldtilecfg %0" ::"m"(kConfiguration));
+  Gates(job, scratch).run();
+  asm volatile("tilerelease");
+}
+
+int64_t gateScratchBytes(int32_t depth, int32_t blocks) {
+  GateJob shape{};
+  shape.depth = depth;
+  shape.blocks = blocks;
+  Carver sizes{nullptr};
+  Gates(shape, sizes);
+  return std::max(sizes.used, avx512bf16::kernel.gateScratchBytes(depth, blocks));
 }
 
 int64_t scratchBytes(int32_t depth, int32_t valueWidth) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/tile.h"
 
 namespace vmoba::cpu {
@@ -18,7 +19,7 @@ constexpr int64_t kChunkBytes = 128 << 10;
 }  // namespace
 
 extern const TileKernel kernel;
-const TileKernel kernel{"avx512-bf16", DType::BF16, Arithmetic::kLanes, Arithmetic::kStep, kSumBytes, Tile<Arithmetic>::scratchBytes, Tile<Arithmetic>::run, Tile<Arithmetic>::finish, Tile<Arithmetic>::gate};
+const TileKernel kernel{"avx512-bf16", DType::BF16, Arithmetic::kLanes, Arithmetic::kStep, kSumBytes, Tile<Arithmetic>::scratchBytes, Tile<Arithmetic>::run, Tile<Arithmetic>::finish, Tile<Arithmetic>::gateScratchBytes, Tile<Arithmetic>::gate};
 
 }  // namespace avx512bf16
 }  // namespace vmoba::cpu

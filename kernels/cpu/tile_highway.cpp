@@ -6,6 +6,7 @@
 // After foreach_target.h.
 #include <hwy/highway.h>
 
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/tile.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,7 +75,7 @@ constexpr const char* kName = HWY_TARGET == HWY_AVX3 ? "avx512" : HWY_TARGET == 
 }  // namespace
 
 extern const TileKernel kernel;
-const TileKernel kernel{kName, DType::F32, Arithmetic::kLanes, Arithmetic::kStep, kSumBytes, Tile<Arithmetic>::scratchBytes, Tile<Arithmetic>::run, Tile<Arithmetic>::finish, Tile<Arithmetic>::gate};
+const TileKernel kernel{kName, DType::F32, Arithmetic::kLanes, Arithmetic::kStep, kSumBytes, Tile<Arithmetic>::scratchBytes, Tile<Arithmetic>::run, Tile<Arithmetic>::finish, Tile<Arithmetic>::gateScratchBytes, Tile<Arithmetic>::gate};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace vmoba::cpu

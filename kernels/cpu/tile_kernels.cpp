@@ -32,7 +32,8 @@ std::span<const TileKernel* const> tileKernels(DType dtype) {
 #if defined(VMOBA_AVX512_BF16)
     if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
 #if defined(VMOBA_AMX)
-      static const TileKernel amx{"amx-bf16", DType::BF16, avx512bf16::kernel.lanes, avx512bf16::kernel.step, amx::sumBytes, amx::scratchBytes, amx::visit, avx512bf16::kernel.finish, avx512bf16::kernel.gate};
+      static const TileKernel amx{"amx-bf16", DType::BF16, avx512bf16::kernel.lanes, avx512bf16::kernel.step, amx::sumBytes, amx::scratchBytes, amx::visit,
+                                  avx512bf16::kernel.finish, amx::gateScratchBytes, amx::gate};
       if (mayUseTiles()) kernels.push_back(&amx);
 #endif
       kernels.push_back(&avx512bf16::kernel);

@@ -18,6 +18,8 @@ namespace amx {
 extern const int32_t sumBytes;
 void visit(const TileJob& job, std::span<const TileVisit> visits);
 int64_t scratchBytes(int32_t depth, int32_t valueWidth);
+void gate(const GateJob& job);
+int64_t gateScratchBytes(int32_t depth, int32_t blocks);
 }
 #endif
 

@@ -132,5 +132,42 @@ TEST(TileKernel, GivesARowTheSameBitsInAnyCompanyAndTheSoftmaxOfItsKeys) {
         }
 }
 
+TEST(TileKernel, GatesToTheLastBitsOfF32AndWritesNothingElse) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (const DType dtype : {DType::BF16, DType::F32})
+    for (const TileKernel* kernel : tileKernels(dtype))
+      for (const int32_t depth : {32, 40, 128})
+        for (const int32_t blocks : {1, 7, 24, 33, 72})
+          for (const int32_t rows : {1, 16, 17, 50}) {
+            SCOPED_TRACE(testing::Message() << kernel->name << " depth " << depth << " blocks " << blocks << " rows " << rows);
+            const int32_t whole = (rows + kernel->lanes - 1) / kernel->lanes * kernel->lanes, stride = whole + kernel->lanes;
+            std::vector<float> q(static_cast<size_t>(rows * depth)), means(static_cast<size_t>(blocks * depth)), gate(static_cast<size_t>(blocks * stride), 1234.5f);
+            for (float& x : q) x = kernel->element == DType::BF16 ? toFloat(toBf16(normal(random))) : normal(random);
+            for (float& x : means) x = normal(random) * 0.1f;
+            std::vector<std::byte> packed(q.size() * elementBytes(kernel->element));
+            for (int32_t r = 0; r < rows; ++r)
+              packRow(kernel->element, q.data() + r * depth, depth, depth, packed.data() + static_cast<size_t>(r * depth) * elementBytes(kernel->element));
+            std::vector<std::byte> scratch(static_cast<size_t>(kernel->gateScratchBytes(depth, blocks)) + 128, std::byte{0xff});
+            Arena arena(scratch);
+            kernel->gate({packed.data(), rows, means.data(), blocks, depth, gate.data(), stride, arena.take<std::byte>(kernel->gateScratchBytes(depth, blocks))});
+            for (int32_t c = 0; c < blocks; ++c)
+              for (int32_t j = 0; j < stride; ++j) {
+                const float got = gate[static_cast<size_t>(c * stride + j)];
+                if (j >= rows) {
+                  ASSERT_TRUE(j < whole || got == 1234.5f) << c << " " << j;
+                  continue;
+                }
+                double expected = 0, size = 0;
+                for (int32_t i = 0; i < depth; ++i) {
+                  const double product = static_cast<double>(means[static_cast<size_t>(c * depth + i)]) * static_cast<double>(q[static_cast<size_t>(j * depth + i)]);
+                  expected += product;
+                  size += std::abs(product);
+                }
+                ASSERT_NEAR(static_cast<double>(got), expected, size * 5e-7) << c << " " << j;
+              }
+          }
+}
+
 }  // namespace
 }  // namespace vmoba::cpu

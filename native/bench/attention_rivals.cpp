@@ -11,6 +11,7 @@
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/packed.h"
 #include "native/backends/backend.h"
+#include "native/base/large_memory.h"
 #include "native/base/parallel.h"
 #include "native/bench/bench_options.h"
 #include "native/engine/noise.h"
@@ -230,14 +231,12 @@ RivalTimes publishedAlgorithm(const RivalInputs& in, float tau, bool library, co
     const float *k = in.probe->k.data() + h * d, *v = in.probe->v.data() + h * d;
 
     double started = clock();
-    std::vector<float> means(static_cast<size_t>(plan.blocks() * d), 0.0f), wide(static_cast<size_t>(d * kernel.lanes)), padded(static_cast<size_t>(plan.blocks() * stride));
+    std::vector<float> means(static_cast<size_t>(plan.blocks() * d), 0.0f), padded(static_cast<size_t>(plan.blocks() * stride));
     for (int32_t c = 0; c < plan.blocks(); ++c)
       for (int64_t s = plan.start[static_cast<size_t>(c)]; s < plan.start[static_cast<size_t>(c) + 1]; ++s)
         for (int64_t i = 0; i < d; ++i) means[static_cast<size_t>(c * d + i)] += k[s * dim + i] / static_cast<float>(plan.length(c));
-    for (int64_t s = 0; s < tokens; s += kernel.lanes) {
-      cpu::transposeQueries(in.dtype, q.data() + static_cast<size_t>(s) * rowBytes, static_cast<int32_t>(std::min<int64_t>(kernel.lanes, tokens - s)), kernel.lanes, in.headDim, wide.data());
-      kernel.gate(wide.data(), 1, means.data(), plan.blocks(), in.headDim, padded.data() + s, stride);
-    }
+    LargeBuffer gateScratch(static_cast<size_t>(kernel.gateScratchBytes(in.headDim, plan.blocks())));
+    kernel.gate({q.data(), static_cast<int32_t>(tokens), means.data(), plan.blocks(), in.headDim, padded.data(), stride, gateScratch.bytes().data()});
     std::vector<float> gate;
     for (int64_t c = 0; c < plan.blocks(); ++c) gate.insert(gate.end(), padded.begin() + c * stride, padded.begin() + c * stride + tokens);
     const std::vector<uint8_t> sorted = selectBySorting(gate, plan, tau);
