@@ -1,17 +1,11 @@
 // bf16 attention by mma.sync: four warps of 32 query rows each share tiles of keys and values in shared memory. Each tile of
 // keys is fetched while the previous values are multiplied, each tile of values while the logits are computed, so one buffer
 // of each is enough and two thread blocks fit a multiprocessor.
-#include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
-#include "kernels/cuda/tile/launch.h"
-
-#include <algorithm>
-#include <cmath>
 
 namespace vmoba::cuda {
 namespace {
-
-using FlashArguments = AttendJob<Bf16>;
 
 template <int D, int TileKeys, bool Sparse>
 struct Flash {
@@ -22,11 +16,7 @@ struct Flash {
   static constexpr int sharedBytes = (kTileRows + 2 * TileKeys) * D * 2;
   static constexpr int halves = kWarpRows / 16;  // m16 tiles of a warp
 
-  struct Arguments {
-    FlashArguments job;
-    float scale;  // of logits, in powers of two: log2(e)/sqrt(headDim)
-    int32_t firstHead;
-  };
+  using Arguments = FlashArguments;
 
   // Element of (row, chunk): rows are rotated so that eight rows' like chunks lie in different banks.
   static TILE_DEVICE int place(int row, int chunk) {
@@ -44,7 +34,7 @@ struct Flash {
   }
 
   static TILE_DEVICE void run(const Arguments& a) {
-    const FlashArguments& x = a.job;
+    const AttendJob<Bf16>& x = a.job;
     const int tileIndex = tile::blockIndex().x, head = a.firstHead + tile::blockIndex().y;
     const int lane = tile::laneIndex(), warp = tile::warpIndex();
     const int tiles = (x.queries + kTileRows - 1) / kTileRows;
@@ -177,55 +167,22 @@ struct Flash {
       current = next;
     }
 
-    const int group = lane / 4, pair = lane % 4 * 2;
     TILE_UNROLL
     for (int m = 0; m < halves; ++m)
       TILE_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        float sum = total[m][half];
-        sum += tile::shuffleXor(sum, 1);
-        sum += tile::shuffleXor(sum, 2);
-        const int position = positionOf(warp * kWarpRows + m * 16 + half * 8 + group);
-        if (position < 0) continue;
-        if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(most[m][half], a.scale, tile::logarithm2(sum));
-        const float inverse = 1 / sum;
-        const int64_t raster = x.scatter ? x.scatter[position] : position;
-        Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
-        TILE_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-          const int column = n * 8 + pair;
-          if (column >= x.headDim) continue;
-          float first = out[m][n][2 * half] * inverse, second = out[m][n][2 * half + 1] * inverse;
-          auto* place32 = reinterpret_cast<uint32_t*>(to + column);
-          if (x.accumulate) {
-            const uint32_t before = *place32;
-            first += tile::lowFloat(before);
-            second += tile::highFloat(before);
-          }
-          *place32 = tile::packBf16(first, second);
-        }
-      }
+      for (int half = 0; half < 2; ++half)
+        finishRow<D>(a, head, positionOf(warp * kWarpRows + m * 16 + half * 8 + lane / 4), most[m][half], total[m][half],
+                     [&](int n, int e) { return out[m][n][2 * half + e]; });
   }
 };
 
 // About 0.1 s on the slowest supported GPU (25 TFLOP/s sustained).
 constexpr double kFlopsPerLaunch = 2.5e12;
 
-template <int D, int TileKeys, bool Sparse>
-void launchFlash(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  using Kernel = Flash<D, TileKeys, Sparse>;
-  const double perHead = 4.0 * job.queries * job.keys.count * D;
-  const int heads = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, job.heads);
-  const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim)));
-  for (int head = 0; head < job.heads; head += heads) {
-    tile::launch<Kernel>(stream, {tile::divideUp(job.queries, kTileRows), std::min(heads, job.heads - head)}, Kernel::sharedBytes, {job, scale, head});
-    if (between) between();
-  }
-}
-
 template <int D, int TileKeys>
 void launchTile(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  job.keys.visits ? launchFlash<D, TileKeys, true>(stream, job, between) : launchFlash<D, TileKeys, false>(stream, job, between);
+  job.keys.visits ? launchByHeads<Flash<D, TileKeys, true>>(stream, job, kFlopsPerLaunch, between)
+                  : launchByHeads<Flash<D, TileKeys, false>>(stream, job, kFlopsPerLaunch, between);
 }
 
 }  // namespace

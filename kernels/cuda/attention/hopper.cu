@@ -2,13 +2,9 @@
 // rows each consume them. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
 // with their values, and the other warpgroup's products fill the rest: the two take turns at starting products, so that one's
 // weighing falls together with the other's products.
-#include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
-#include "kernels/cuda/tile/launch.h"
 #include "kernels/cuda/tile/warpgroup.h"
-
-#include <algorithm>
-#include <cmath>
 
 namespace vmoba::cuda {
 namespace {
@@ -26,11 +22,7 @@ struct Hopper {
   static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, turns = queriesReady + 1, barriers = turns + 2;
   static constexpr int sharedBytes = barriersAt + barriers * 8;
 
-  struct Arguments {
-    AttendJob<Bf16> job;
-    float scale;  // of logits, in powers of two: log2(e)/sqrt(headDim)
-    int32_t firstHead;
-  };
+  using Arguments = FlashArguments;
 
   /// A place in the ring, and the parity of its phase.
   struct Place {
@@ -289,58 +281,19 @@ struct Hopper {
       tile::waitProducts<0>(rows.out);
       release(values.slot);
     }
-    write(a, rows, head, cell, warp);
-  }
-
-  static TILE_DEVICE void write(const Arguments& a, Rows& rows, int head, int64_t cell, int warp) {
-    const AttendJob<Bf16>& x = a.job;
-    const int lane = tile::laneIndex(), pair = lane % 4 * 2;
     TILE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      float sum = rows.total[half];
-      sum += tile::shuffleXor(sum, 1);
-      sum += tile::shuffleXor(sum, 2);
-      const int position = positionOf(x, cell, warp * 16 + half * 8 + lane / 4);
-      if (position < 0) continue;
-      if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(rows.most[half], a.scale, tile::logarithm2(sum));
-      const float inverse = 1 / sum;
-      const int64_t raster = x.scatter ? x.scatter[position] : position;
-      Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
-      TILE_UNROLL
-      for (int n = 0; n < D / 8; ++n) {
-        const int column = n * 8 + pair;
-        if (column >= x.headDim) continue;
-        float first = rows.out[n * 4 + half * 2] * inverse, second = rows.out[n * 4 + half * 2 + 1] * inverse;
-        auto* place32 = reinterpret_cast<uint32_t*>(to + column);
-        if (x.accumulate) {
-          const uint32_t before = *place32;
-          first += tile::lowFloat(before);
-          second += tile::highFloat(before);
-        }
-        *place32 = tile::packBf16(first, second);
-      }
-    }
+    for (int half = 0; half < 2; ++half)
+      finishRow<D>(a, head, positionOf(x, cell, warp * 16 + half * 8 + tile::laneIndex() / 4), rows.most[half], rows.total[half],
+                   [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
   }
 };
 
 // About 0.1 s at a quarter of the H200's data sheet.
 constexpr double kFlopsPerLaunch = 2.5e13;
 
-template <int D, bool Sparse>
-void launchHopper(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  using Kernel = Hopper<D, Sparse>;
-  const double perHead = 4.0 * job.queries * job.keys.count * D;
-  const int heads = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, job.heads);
-  const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim)));
-  for (int head = 0; head < job.heads; head += heads) {
-    tile::launch<Kernel>(stream, {tile::divideUp(job.queries, kTileRows), std::min(heads, job.heads - head)}, Kernel::sharedBytes, {job, scale, head});
-    if (between) between();
-  }
-}
-
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  job.keys.visits ? launchHopper<D, true>(stream, job, between) : launchHopper<D, false>(stream, job, between);
+  job.keys.visits ? launchByHeads<Hopper<D, true>>(stream, job, kFlopsPerLaunch, between) : launchByHeads<Hopper<D, false>>(stream, job, kFlopsPerLaunch, between);
 }
 
 }  // namespace

@@ -97,6 +97,15 @@ struct Matrices {
   }
 };
 
+/// 16 KB of ones that products may read, written by 256 threads.
+tile::Shared<Bf16> onesForProducts() {
+  const auto window = tile::sharedWindow<Bf16>(0, 8 * 1024);
+  for (int i = tile::threadIndex(); i < 8 * 1024; i += 256) window.set(i, toBf16(1));
+  tile::fenceAsyncProxy();
+  tile::barrier();
+  return window;
+}
+
 TEST(Warpgroup, MultipliesMatricesThroughTheManualsLayouts) {
   for (const bool byRows : {false, true}) {
     Matrices matrices;
@@ -149,10 +158,7 @@ TEST(Warpgroup, RefusesDescriptorsThatAreNotWhatTheKernelMeant) {
 TEST(Warpgroup, SharedMemoryBelongsToProductsInFlight) {
   const auto overwriting = [](bool waits) {
     return violationOf(16 * 1024, [waits] {
-      const auto window = tile::sharedWindow<Bf16>(0, 8 * 1024);
-      for (int i = tile::threadIndex(); i < 8 * 1024; i += 256) window.set(i, toBf16(1));
-      tile::fenceAsyncProxy();
-      tile::barrier();
+      const auto window = onesForProducts();
       float sum[64] = {};
       tile::fenceProducts(sum);
       tile::multiplyAsync(sum, tile::operand(window, 0), tile::operand(window, 0), false);
@@ -216,10 +222,7 @@ TEST(Warpgroup, ReportsAPhaseThatNeverCompletes) {
 
 TEST(Warpgroup, WarpsThatStartDifferentProductsAreCaught) {
   const std::string what = violationOf(16 * 1024, [] {
-    const auto window = tile::sharedWindow<Bf16>(0, 8 * 1024);
-    for (int i = tile::threadIndex(); i < 8 * 1024; i += 256) window.set(i, toBf16(1));
-    tile::fenceAsyncProxy();
-    tile::barrier();
+    const auto window = onesForProducts();
     float sum[64] = {};
     tile::fenceProducts(sum);
     const tile::Operand operand = tile::operand(window, 0);
