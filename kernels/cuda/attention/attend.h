@@ -8,6 +8,14 @@
 
 namespace vmoba::cuda {
 
+/// What shared rows got from each chunk: room for the lists of `heads` heads at a time.
+template <class T>
+struct Partials {
+  int32_t heads = 0;
+  T* out = nullptr;                  ///< [heads*chunks, tiles*kTileRows, D] softmax-weighted means
+  float* logSumExp = nullptr;        ///< [heads*chunks, tiles*kTileRows] base-2 logarithm of the softmax's denominator
+};
+
 /// q [heads, queries, D], k and v [heads, keys, D], D = paddedDim. out: row `raster` of head h at out + raster*outStride + h*headDim.
 template <class T>
 struct AttendJob {
@@ -15,14 +23,24 @@ struct AttendJob {
   const T* q = nullptr;
   const T* k = nullptr;
   const T* v = nullptr;
-  Keys keys;
-  const int32_t* order = nullptr;    ///< as in Packing; null = rows in their order. Needed with visits
+  int32_t keys = 0;
+  const int32_t* start = nullptr;    ///< [blocks+1] first key of each block; only with cells
+  const Cell* cells = nullptr;       ///< as in Packing, with what follows; null = every row attends to all keys
+  const int32_t* cellFirst = nullptr;
+  const int32_t* order = nullptr;
+  const int32_t* places = nullptr;
+  int32_t chunks = 0;
+  Partials<T> partials;
+  uint32_t* nextCell = nullptr;      ///< [heads] scratch, of attendHopper
   const int32_t* scatter = nullptr;  ///< [queries] raster row of each position, or null
   T* out = nullptr;
   int64_t outStride = 0;
   bool accumulate = false;           ///< out += instead of out =
   float* logSumExp = nullptr;        ///< [heads, queries] base-2 logarithm of the softmax's denominator, or null
 };
+
+/// Rows of a list, and so of its partial results, including those that complete its last tile.
+TILE_SHARED_CODE int64_t listRowsOf(int32_t queries) { return (int64_t{queries} + kTileRows - 1) / kTileRows * kTileRows; }
 
 /// Widths operands may be padded to.
 constexpr int paddedHeadDim(int headDim) { return headDim <= 32 ? 32 : headDim <= 64 ? 64 : 128; }
@@ -37,6 +55,10 @@ void attendHopper(tile::Stream stream, const AttendJob<Bf16>& job, const Between
 /// f32 arithmetic throughout; f32 or bf16 operands.
 template <class T>
 void attendPlain(tile::Stream stream, const AttendJob<T>& job, const BetweenLaunches& between = {});
+
+/// Outputs of the shared rows of `heads` heads from their partial results.
+template <class T>
+void mergePartials(tile::Stream stream, const AttendJob<T>& job, int32_t firstHead, int32_t heads);
 
 /// Attention straight from rows of [q | k | v], each `dim` wide per head, logits scaled by `scale` plus an optional bias by distance.
 template <class T>

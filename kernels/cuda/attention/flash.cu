@@ -35,27 +35,21 @@ struct Flash {
 
   static TILE_DEVICE void run(const Arguments& a) {
     const AttendJob<Bf16>& x = a.job;
-    const int tileIndex = tile::blockIndex().x, head = a.firstHead + tile::blockIndex().y;
-    const int lane = tile::laneIndex(), warp = tile::warpIndex();
-    const int tiles = (x.queries + kTileRows - 1) / kTileRows;
-    const int64_t cell = int64_t{head} * tiles + tileIndex;
+    if (tile::blockIndex().x >= Work::count(x, a.firstHead, a.heads)) return;
+    Work work = Work::at(x, a.firstHead, tile::blockIndex().x);
+    if constexpr (!Sparse) work.cell = nullptr;
+    const int lane = tile::laneIndex(), warp = tile::warpIndex(), head = work.head;
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
     const auto keys = tile::sharedWindow<Bf16>(keysAt * 2, TileKeys * D);
     const auto values = tile::sharedWindow<Bf16>(valuesAt * 2, TileKeys * D);
-    const Bf16* k = x.k + int64_t{head} * x.keys.count * D;
-    const Bf16* v = x.v + int64_t{head} * x.keys.count * D;
-    const auto positionOf = [&](int row) {
-      if constexpr (Sparse) return x.order[cell * kTileRows + row];
-      const int position = tileIndex * kTileRows + row;
-      return tile::within(position, x.queries) ? position : -1;
-    };
-
+    const Bf16* k = x.k + int64_t{head} * x.keys * D;
+    const Bf16* v = x.v + int64_t{head} * x.keys * D;
     TILE_UNROLL_BY(2)
     for (int i = 0; i < kTileRows * chunks / threads; ++i) {
-      const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks, position = positionOf(row);
+      const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks, position = Work::position(work.entry(x, row));
       tile::copyAsync<16>(queries, place(row, chunk), x.q + (int64_t{head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
     }
-    KeyWalk<TileKeys> walk(x.keys, cell, warp);
+    KeyWalk<TileKeys> walk(work.cell, x.start, x.keys, warp);
     KeyTile current = walk.next();
     fetch(keys, k, current);
 
@@ -171,7 +165,7 @@ struct Flash {
     for (int m = 0; m < halves; ++m)
       TILE_UNROLL
       for (int half = 0; half < 2; ++half)
-        finishRow<D>(a, head, positionOf(warp * kWarpRows + m * 16 + half * 8 + lane / 4), most[m][half], total[m][half],
+        finishRow<D>(a, work, warp * kWarpRows + m * 16 + half * 8 + lane / 4, most[m][half], total[m][half],
                      [&](int n, int e) { return out[m][n][2 * half + e]; });
   }
 };
@@ -181,8 +175,12 @@ constexpr double kFlopsPerLaunch = 2.5e12;
 
 template <int D, int TileKeys>
 void launchTile(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  job.keys.visits ? launchByHeads<Flash<D, TileKeys, true>>(stream, job, kFlopsPerLaunch, between)
-                  : launchByHeads<Flash<D, TileKeys, false>>(stream, job, kFlopsPerLaunch, between);
+  byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
+    const int tiles = heads * tile::divideUp(job.queries, kTileRows);
+    const FlashArguments arguments = FlashArguments::of(job, head, heads);
+    if (job.cells) return tile::launch<Flash<D, TileKeys, true>>(stream, {tiles * job.chunks}, Flash<D, TileKeys, true>::sharedBytes, arguments);  // as many as there can be
+    tile::launch<Flash<D, TileKeys, false>>(stream, {tiles}, Flash<D, TileKeys, false>::sharedBytes, arguments);
+  });
 }
 
 }  // namespace

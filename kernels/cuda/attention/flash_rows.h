@@ -1,36 +1,65 @@
-// What both bf16 attention kernels (flash.cu, hopper.cu) share: their arguments, the end of a row, and launches that stay short.
+// What both bf16 attention kernels (flash.cu, hopper.cu) share: their arguments and the end of a row.
 #pragma once
-#include <algorithm>
 #include <cmath>
 
-#include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/key_tiles.h"
 #include "kernels/cuda/tile/launch.h"
 
 namespace vmoba::cuda {
 
 struct FlashArguments {
   AttendJob<Bf16> job;
-  float scale;        ///< of logits, in powers of two: log2(e)/sqrt(headDim)
-  int32_t firstHead;
+  float scale;              ///< of logits, in powers of two: log2(e)/sqrt(headDim)
+  int32_t firstHead, heads;
+
+  static FlashArguments of(const AttendJob<Bf16>& job, int32_t firstHead, int32_t heads) {
+    return {job, static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim))), firstHead, heads};
+  }
 };
 
+/// Of four neighbouring lanes that hold two columns each of four groups of eight: lane j gets all of group j.
+TILE_DEVICE tile::Words4 gatherGroup(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const int lane = tile::laneIndex();
+  const bool odd = lane & 1, upper = lane & 2;
+  // Transposes a matrix of four by four words by exchanging halves, then quarters.
+  const uint32_t sent0 = tile::shuffleXor(upper ? a : c, 2), sent1 = tile::shuffleXor(upper ? b : d, 2);
+  const uint32_t own0 = upper ? c : a, own1 = upper ? d : b;
+  const uint32_t low0 = upper ? sent0 : own0, low1 = upper ? sent1 : own1, high0 = upper ? own0 : sent0, high1 = upper ? own1 : sent1;
+  const uint32_t fromLow = tile::shuffleXor(odd ? low0 : low1, 1), fromHigh = tile::shuffleXor(odd ? high0 : high1, 1);
+  return odd ? tile::Words4{{fromLow, low1, fromHigh, high1}} : tile::Words4{{low0, fromLow, high0, fromHigh}};
+}
+
 /// Ends a row held by four neighbouring lanes, of which each has sumAt(n, e), its unnormalised output of column 8n + 2·(lane % 4) + e, and
-/// `total`, its part of the denominator. For all lanes of the warp; position < 0: no row.
+/// `total`, its part of the denominator. For all lanes of the warp; `row` of the work.
 template <int D, class SumAt>
-TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, float most, float total, const SumAt& sumAt) {
+TILE_DEVICE void finishRow(const FlashArguments& a, const Work& work, int row, float most, float total, const SumAt& sumAt) {
   const AttendJob<Bf16>& x = a.job;
-  const int pair = tile::laneIndex() % 4 * 2;
+  const int quarter = tile::laneIndex() % 4, pair = quarter * 2, entry = work.entry(x, row), position = Work::position(entry);
   total += tile::shuffleXor(total, 1);
   total += tile::shuffleXor(total, 2);
-  if (position < 0) return;
-  if (x.logSumExp && pair == 0) x.logSumExp[int64_t{head} * x.queries + position] = tile::fma(most, a.scale, tile::logarithm2(total));
+  const bool shared = Work::shared(entry);
   const float inverse = 1 / total;
-  const int64_t raster = x.scatter ? x.scatter[position] : position;
-  Bf16* to = x.out + raster * x.outStride + int64_t{head} * x.headDim;
+  const int64_t partial = shared ? work.partialRow(x, a.firstHead, row) : 0;
+  if (position >= 0 && pair == 0 && (shared || x.logSumExp)) {
+    float* log = shared ? x.partials.logSumExp + partial : x.logSumExp + int64_t{work.head} * x.queries + position;
+    *log = tile::fma(most, a.scale, tile::logarithm2(total));
+  }
+  const int64_t raster = position < 0 ? 0 : x.scatter ? x.scatter[position] : position;
+  Bf16* to = shared ? x.partials.out + partial * D : x.out + raster * x.outStride + int64_t{work.head} * x.headDim;
+  if (!x.accumulate && x.headDim == D && x.outStride % 8 == 0) {  // 16 bytes at a time
+    TILE_UNROLL
+    for (int n = 0; n < D / 8; n += 4) {
+      const auto packed = [&](int i) { return tile::packBf16(sumAt(n + i, 0) * inverse, sumAt(n + i, 1) * inverse); };
+      const tile::Words4 words = gatherGroup(packed(0), packed(1), packed(2), packed(3));
+      if (position >= 0) *reinterpret_cast<tile::Words4*>(to + (n + quarter) * 8) = words;
+    }
+    return;
+  }
+  if (position < 0) return;
   TILE_UNROLL
   for (int n = 0; n < D / 8; ++n) {
     const int column = n * 8 + pair;
-    if (column >= x.headDim) continue;
+    if (column >= (shared ? D : x.headDim)) continue;
     float first = sumAt(n, 0) * inverse, second = sumAt(n, 1) * inverse;
     auto* place32 = reinterpret_cast<uint32_t*>(to + column);
     if (x.accumulate) {
@@ -39,18 +68,6 @@ TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, floa
       second += tile::highFloat(before);
     }
     *place32 = tile::packBf16(first, second);
-  }
-}
-
-/// As many heads at a time as `flopsPerLaunch` allows.
-template <class Kernel>
-void launchByHeads(tile::Stream stream, const AttendJob<Bf16>& job, double flopsPerLaunch, const BetweenLaunches& between) {
-  const double perHead = 4.0 * job.queries * job.keys.count * job.paddedDim;
-  const int heads = std::clamp(static_cast<int>(flopsPerLaunch / perHead), 1, job.heads);
-  const float scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(job.headDim)));
-  for (int head = 0; head < job.heads; head += heads) {
-    tile::launch<Kernel>(stream, {tile::divideUp(job.queries, kTileRows), std::min(heads, job.heads - head)}, Kernel::sharedBytes, {job, scale, head});
-    if (between) between();
   }
 }
 

@@ -1,5 +1,6 @@
-// bf16 attention by wgmma, for Hopper (sm_90a). One warpgroup fetches keys and values into a ring of slots, two others of 64 query
-// rows each consume them. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
+// bf16 attention by wgmma, for Hopper (sm_90a). Thread blocks stay for many tiles of work. One warpgroup of each fetches queries, keys and
+// values, the latter two into a ring of slots, two others of 64 query rows each consume them: while these end one tile of work, what the
+// next begins with is on its way. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
 // with their values, and the other warpgroup's products fill the rest: the two take turns at starting products, so that one's
 // weighing falls together with the other's products.
 #include "kernels/cuda/attention/flash_rows.h"
@@ -14,13 +15,14 @@ struct Hopper {
   static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
   static constexpr bool warpgroups = true;
   static constexpr int groupRows = 64, consumers = kTileRows / groupRows * 128, producers = 128, threads = consumers + producers, blocksPerSM = 1;
-  static constexpr int registersToFetch = 40, registersToAttend = 232;  // (40 + 2·232) · 128 of the 65,536
+  static constexpr int registersToFetch = 88, registersToAttend = 208;  // (88 + 2·208) · 128 of the 64,512 a block of 384 threads starts with
   static constexpr int TileKeys = 128, slots = 6;  // 3 tiles of keys and 3 of values, by turns
   static constexpr int lag = 2;                    // slots being fetched before the oldest of them is waited for
   static constexpr int chunks = D / 8;             // 16-byte pieces of a row
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
-  static constexpr int filled = 0, emptied = slots, queriesReady = 2 * slots, turns = queriesReady + 1, barriers = turns + 2;
-  static constexpr int sharedBytes = barriersAt + barriers * 8;
+  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 1;
+  static constexpr int barriers = turns + 2, worksAt = (barriersAt + barriers * 8 + 127) / 128 * 128;
+  static constexpr int sharedBytes = worksAt + 2 * 128;  // each in a line of its own, by which the emulation follows who reads
 
   using Arguments = FlashArguments;
 
@@ -37,16 +39,16 @@ struct Hopper {
   static TILE_DEVICE tile::Shared<Bf16> slotWindow(int slot) { return tile::sharedWindow<Bf16>(slotsAt + slot * slotElements * 2, slotElements); }
   static TILE_DEVICE tile::Shared<uint64_t> barrierWindow() { return tile::sharedWindow<uint64_t>(barriersAt, barriers); }
 
-  static TILE_DEVICE int positionOf(const AttendJob<Bf16>& x, int64_t cell, int row) {
-    if constexpr (Sparse) return x.order[cell * kTileRows + row];
-    const int position = tile::blockIndex().x * kTileRows + row;
-    return tile::within(position, x.queries) ? position : -1;
+  /// Holds the index of the work of an even or odd turn; -1: there is no more.
+  static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + turn % 2 * 128, 1); }
+  static TILE_DEVICE Work workAt(const Arguments& a, int index) {
+    Work work = Work::at(a.job, a.firstHead, index);
+    if constexpr (!Sparse) work.cell = nullptr;
+    return work;
   }
 
   static TILE_DEVICE void run(const Arguments& a) {
-    const AttendJob<Bf16>& x = a.job;
-    const int head = a.firstHead + tile::blockIndex().y, warp = tile::shuffle(tile::warpIndex(), 0);
-    const int64_t cell = int64_t{head} * ((x.queries + kTileRows - 1) / kTileRows) + tile::blockIndex().x;
+    const int warp = tile::shuffle(tile::warpIndex(), 0);
     const auto phases = barrierWindow();
     if (tile::threadIndex() == 0) {
       TILE_UNROLL
@@ -54,46 +56,109 @@ struct Hopper {
         tile::initPhase(phases, filled + slot, producers / 32);
         tile::initPhase(phases, emptied + slot, consumers / 32);
       }
-      tile::initPhase(phases, queriesReady, consumers);
+      tile::initPhase(phases, queriesFilled, producers / 32);
+      tile::initPhase(phases, queriesEmptied, consumers / 32);
+      tile::initPhase(phases, workKnown, 1);
       for (int group = 0; group < 2; ++group) tile::initPhase(phases, turns + group, consumers / 32 / 2);
     }
     tile::barrier();
     if (warp >= consumers / 32) {
       tile::keepRegisters<registersToFetch>();
-      produce(x, head, cell);
+      produce(a, warp - consumers / 32);
     } else {
       tile::claimRegisters<registersToAttend>();
-      consume(a, head, cell, warp);
+      consume(a, warp);
     }
   }
 
-  static TILE_DEVICE void produce(const AttendJob<Bf16>& x, int head, int64_t cell) {
-    const auto phases = barrierWindow();
-    Place filling, filledUpTo;
-    int inFlight = 0;
-    // What this warp copied to the oldest slot in flight has arrived: the consumers may have it.
-    const auto release = [&] {
+  /// Barriers of what a warp is copying, the oldest first; -1 = none.
+  struct InFlight {
+    int barrier[lag];
+    TILE_DEVICE InFlight() {
+      TILE_UNROLL
+      for (int i = 0; i < lag; ++i) barrier[i] = -1;
+    }
+    /// The latest copies belong to `next`; those of `lag` before have arrived.
+    TILE_DEVICE void push(int next) {
+      tile::commitCopies();
+      tile::waitCopies<lag>();
+      release(barrier[0]);
+      TILE_UNROLL
+      for (int i = 0; i + 1 < lag; ++i) barrier[i] = barrier[i + 1];
+      barrier[lag - 1] = next;
+    }
+    /// All but the latest have arrived.
+    TILE_DEVICE void settle() {
+      tile::waitCopies<1>();
+      TILE_UNROLL
+      for (int i = 0; i + 1 < lag; ++i) {
+        release(barrier[i]);
+        barrier[i] = -1;
+      }
+    }
+    TILE_DEVICE void flush() {
+      tile::waitCopies<0>();
+      TILE_UNROLL
+      for (int i = 0; i < lag; ++i) release(barrier[i]);
+    }
+    static TILE_DEVICE void release(int which) {
+      if (which < 0) return;
       tile::fenceAsyncProxy();
       tile::warpBarrier();
-      if (tile::laneIndex() == 0) tile::arrivePhase(phases, filled + filledUpTo.slot);
-      filledUpTo.advance();
-      --inFlight;
-    };
-    KeyWalk<TileKeys> walk(x.keys, cell, 0);
-    for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next())
-      TILE_UNROLL
-      for (int part = 0; part < 2; ++part) {
-        const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{head} * x.keys.count * D;
-        tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
-        fetch(slotWindow(filling.slot), rows, keys);
-        filling.advance();
-        ++inFlight;
-        if (inFlight <= lag) continue;
-        tile::waitCopies<lag>();
-        release();
+      if (tile::laneIndex() == 0) tile::arrivePhase(barrierWindow(), which);
+    }
+  };
+
+  static TILE_DEVICE void produce(const Arguments& a, int warp) {
+    const AttendJob<Bf16>& x = a.job;
+    const auto phases = barrierWindow();
+    const int works = Work::count(x, a.firstHead, a.heads);
+    const bool chooses = tile::threadIndex() == consumers;
+    // Cells differ in length: whoever is free takes the next. One is taken ahead.
+    int upcoming = tile::blockIndex().x;
+    const auto take = [&] {
+      const int taken = upcoming;
+      if constexpr (Sparse) {
+        upcoming = static_cast<int>(tile::atomicAdd(x.nextCell + a.firstHead, 1u)) + tile::gridExtent().x;
+      } else {
+        upcoming += tile::gridExtent().x;
       }
-    tile::waitCopies<0>();
-    while (inFlight > 0) release();
+      return tile::within(taken, works) ? taken : -1;
+    };
+    Place filling;
+    InFlight inFlight;
+    for (int turn = 0;; ++turn) {
+      // Consumers and the other warps have read what this replaces: they took part in the turn between.
+      if (chooses) {
+        workWindow(turn).set(0, take());
+        tile::arrivePhase(phases, workKnown);
+      }
+      tile::waitPhase(phases, workKnown, turn % 2);
+      const int index = workWindow(turn).get(0);
+      if (index < 0) {
+        inFlight.flush();
+        tile::waitPhase(phases, queriesEmptied, turn % 2 ^ 1);
+        if (tile::laneIndex() == 0) tile::arrivePhase(phases, queriesFilled);
+        return;
+      }
+      const Work work = workAt(a, index);
+      KeyWalk<TileKeys> walk(work.cell, x.start, x.keys, 0);
+      bool first = true;
+      for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next())
+        TILE_UNROLL
+        for (int part = 0; part < 2; ++part) {
+          const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{work.head} * x.keys * D;
+          tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
+          fetch(slotWindow(filling.slot), rows, keys);
+          inFlight.push(filled + filling.slot);
+          filling.advance();
+          if (!first) continue;
+          first = false;
+          inFlight.settle();  // a warpgroup that idles at the end waits for the last values before it lets go of its queries
+          fetchQueries(x, work, warp, turn);
+          inFlight.push(queriesFilled);
+        }
+    }
   }
 
   static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
@@ -111,21 +176,20 @@ struct Hopper {
         tile::copyAsync<16>(to, tile::swizzled(row, chunk, TileKeys), rows + (inside ? int64_t{keys.position(row)} * D : 0) + chunk * 8, inside ? 16 : 0);
       }
     }
-    tile::commitCopies();
   }
 
-  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, int head, int64_t cell, int group) {
+  /// Once the rows of the turn before are no longer needed. A warp copies a quarter of the rows, each by D/8 lanes.
+  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, const Work& work, int warp, int turn) {
+    static_assert(kTileRows == producers);
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
-    TILE_UNROLL_BY(2)
-    for (int i = 0; i < groupRows * chunks / 128; ++i) {
-      const int at = tile::threadIndex() % 128 + i * 128, row = group * groupRows + at / chunks, chunk = at % chunks, position = positionOf(x, cell, row);
-      tile::copyAsync<16>(queries, tile::swizzled(row, chunk, kTileRows), x.q + (int64_t{head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
+    const int lane = tile::laneIndex(), chunk = lane % chunks, mine = Work::position(work.entry(x, warp * 32 + lane));
+    tile::waitPhase(barrierWindow(), queriesEmptied, turn % 2 ^ 1);
+    TILE_UNROLL_BY(4)
+    for (int row = lane / chunks; row < 32; row += 32 / chunks) {
+      const int position = tile::shuffle(mine, row);
+      tile::copyAsync<16>(queries, tile::swizzled(warp * 32 + row, chunk, kTileRows), x.q + (int64_t{work.head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8,
+                          position < 0 ? 0 : 16);
     }
-    tile::commitCopies();
-    tile::waitCopies<0>();
-    tile::fenceAsyncProxy();
-    tile::arrivePhase(barrierWindow(), queriesReady);
-    tile::waitPhase(barrierWindow(), queriesReady, 0);
   }
 
   /// What a thread holds of its two rows, [0] and [1] eight below, as wgmma lays out accumulators: element 4n + 2·row + e is column
@@ -200,15 +264,10 @@ struct Hopper {
     tile::commitProducts();
   }
 
-  static TILE_DEVICE void consume(const Arguments& a, int head, int64_t cell, int warp) {
+  static TILE_DEVICE void consume(const Arguments& a, int warp) {
     const AttendJob<Bf16>& x = a.job;
     const int group = warp / 4, lane = tile::laneIndex();
     const auto phases = barrierWindow();
-    fetchQueries(x, head, cell, group);
-    Rows rows;
-    TILE_UNROLL
-    for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
-
     Place place;
     const auto wait = [&](const Place& at) { tile::waitPhase(phases, filled + at.slot, at.parity); };
     const auto release = [&](int slot) {
@@ -224,67 +283,98 @@ struct Hopper {
       if (lane == 0) tile::arrivePhase(phases, turns + 1 - group);
     };
 
-    KeyWalk<TileKeys, groupRows / kWarpRows> walk(x.keys, cell, warp / 2);
-    KeyTile next = walk.next();
-    while (next.keys() > 0) {
-      if (next.idle()) {
-        TILE_UNROLL
-        for (int part = 0; part < 2; ++part) {
-          wait(place);
-          release(place.slot);
-          place.advance();
+    for (int turn = 0;; turn ^= 1) {
+      tile::waitPhase(phases, queriesFilled, turn);
+      const int index = workWindow(turn).get(0);
+      if (index < 0) return;
+      const Work work = workAt(a, index);
+      Rows rows;
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
+      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.start, x.keys, warp / 2);
+      KeyTile next = walk.next();
+      bool holding = true;  // the queries
+      const auto letGo = [&] {
+        if (next.keys() > 0 || !holding) return;
+        holding = false;
+        tile::warpBarrier();  // all lanes know their work
+        if (lane == 0) tile::arrivePhase(phases, queriesEmptied);
+      };
+      while (next.keys() > 0) {
+        if (next.idle()) {
+          TILE_UNROLL
+          for (int part = 0; part < 2; ++part) {
+            wait(place);
+            release(place.slot);
+            place.advance();
+          }
+          takeTurn();
+          passTurn();
+          next = walk.next();
+          continue;
         }
-        takeTurn();
-        passTurn();
-        next = walk.next();
-        continue;
-      }
-      // Tiles in a row that rows of this warpgroup attend to. Their values are multiplied one tile late, beside the next logits;
-      // before idle tiles pass nothing may be late, or the ring would fill up behind it.
-      KeyTile keys = next;
-      wait(place);
-      takeTurn();
-      startLogits(rows, group, place.slot);
-      passTurn();
-      next = walk.next();
-      tile::waitProducts<0>(rows.logits);
-      release(place.slot);
-      weigh(rows, keys, warp, a.scale);
-      packWeights(rows);
-      place.advance();
-      Place values = place;
-      place.advance();
-      bool more = next.keys() > 0 && !next.idle();
-      if (more) wait(place);  // and so for the values, which lie before these keys in the ring
-      while (more) {
-        keys = next;
+        // Tiles in a row that rows of this warpgroup attend to. Their values are multiplied one tile late, beside the next logits;
+        // before idle tiles pass nothing may be late, or the ring would fill up behind it.
+        KeyTile keys = next;
+        wait(place);
         takeTurn();
         startLogits(rows, group, place.slot);
-        startOut(rows, values.slot);
         passTurn();
         next = walk.next();
-        tile::waitProducts<1>(rows.logits);
+        tile::waitProducts<0>(rows.logits);
         release(place.slot);
+        letGo();
         weigh(rows, keys, warp, a.scale);
-        place.advance();
-        const Place justWeighed = place;
-        place.advance();
-        more = next.keys() > 0 && !next.idle();
-        if (more) wait(place);                         // here, because its branch keeps the next wait from moving before the weighing
-        tile::waitProducts<0>(rows.out, rows.logits);  // new weights take the registers of those just multiplied
-        release(values.slot);
-        values = justWeighed;
         packWeights(rows);
+        place.advance();
+        Place values = place;
+        place.advance();
+        bool more = next.keys() > 0 && !next.idle();
+        if (more) wait(place);  // and so for the values, which lie before these keys in the ring
+        while (more) {
+          keys = next;
+          takeTurn();
+          startLogits(rows, group, place.slot);
+          startOut(rows, values.slot);
+          passTurn();
+          next = walk.next();
+          tile::waitProducts<1>(rows.logits);
+          release(place.slot);
+          letGo();
+          weigh(rows, keys, warp, a.scale);
+          place.advance();
+          const Place justWeighed = place;
+          place.advance();
+          more = next.keys() > 0 && !next.idle();
+          if (more) wait(place);                         // here, because its branch keeps the next wait from moving before the weighing
+          tile::waitProducts<0>(rows.out, rows.logits);  // new weights take the registers of those just multiplied
+          release(values.slot);
+          values = justWeighed;
+          packWeights(rows);
+        }
+        wait(values);
+        startOut(rows, values.slot);
+        tile::waitProducts<0>(rows.out);
+        release(values.slot);
       }
-      wait(values);
-      startOut(rows, values.slot);
-      tile::waitProducts<0>(rows.out);
-      release(values.slot);
+      letGo();
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half)
+        finishRow<D>(a, work, warp * 16 + half * 8 + tile::laneIndex() / 4, rows.most[half], rows.total[half],
+                     [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
     }
-    TILE_UNROLL
-    for (int half = 0; half < 2; ++half)
-      finishRow<D>(a, head, positionOf(x, cell, warp * 16 + half * 8 + tile::laneIndex() / 4), rows.most[half], rows.total[half],
-                   [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
+  }
+};
+
+struct ClearCounters {
+  static constexpr const char* name = "clear counters";
+  static constexpr int threads = 128, blocksPerSM = 1;
+  struct Arguments {
+    uint32_t* counters;
+    int32_t count;
+  };
+  static TILE_DEVICE void run(const Arguments& a) {
+    for (int i = tile::threadIndex(); i < a.count; i += threads) a.counters[i] = 0;
   }
 };
 
@@ -293,7 +383,13 @@ constexpr double kFlopsPerLaunch = 2.5e13;
 
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  job.keys.visits ? launchByHeads<Hopper<D, true>>(stream, job, kFlopsPerLaunch, between) : launchByHeads<Hopper<D, false>>(stream, job, kFlopsPerLaunch, between);
+  if (job.cells) tile::launch<ClearCounters>(stream, {1}, 0, {job.nextCell, job.heads});
+  byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
+    const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (job.cells ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
+    const FlashArguments arguments = FlashArguments::of(job, head, heads);
+    if (job.cells) return tile::launch<Hopper<D, true>>(stream, {blocks}, Hopper<D, true>::sharedBytes, arguments);
+    tile::launch<Hopper<D, false>>(stream, {blocks}, Hopper<D, false>::sharedBytes, arguments);
+  });
 }
 
 }  // namespace

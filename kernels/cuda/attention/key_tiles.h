@@ -1,7 +1,9 @@
 // Walks the keys of an attention tile: tiles of at most `Keys` keys, each from one block or from the end of one and the
 // beginning of the next visited block, so that a block that does not fill a hardware tile wastes nothing.
 #pragma once
-#include "kernels/cuda/attention/packing.h"
+#include <algorithm>
+
+#include "kernels/cuda/attention/attend.h"
 #include "kernels/cuda/tile/tile.h"
 
 namespace vmoba::cuda {
@@ -34,19 +36,19 @@ struct KeyTile {
 template <int TileKeys, int Together = 1>
 class KeyWalk {
  public:
-  /// `cell` = head*tiles + tile; `warp` whose word of row masks is wanted.
-  TILE_DEVICE KeyWalk(const Keys& keys, int64_t cell, int warp) : keys_(keys), warp_(warp) {
-    if (keys.visits) {
-      visits_ = keys.visits + cell * keys.blocks;
-      left_ = keys.visitCounts[cell];
+  /// Over the visits of `cell`, or where that is null over `keys` keys. `start` of the job; `warp`: whose word of row masks is wanted.
+  TILE_DEVICE KeyWalk(const Cell* cell, const int32_t* start, int keys, int warp) : start_(start), keys_(keys), warp_(warp) {
+    if (cell) {
+      visits_ = cell->visits;
+      left_ = cell->visitCount;
     }
   }
   /// The next tile; one without keys at the end.
   TILE_DEVICE KeyTile next() {
     KeyTile tile;
-    if (!keys_.visits) {
+    if (!visits_) {
       tile.first = offset_;
-      tile.count = keys_.count - offset_ < TileKeys ? keys_.count - offset_ : TileKeys;
+      tile.count = keys_ - offset_ < TileKeys ? keys_ - offset_ : TileKeys;
       tile.rows = tile.anyRows = 0xffffffffu;
       offset_ += tile.count;
       return tile;
@@ -59,7 +61,7 @@ class KeyWalk {
  private:
   TILE_DEVICE int take(int most, int& first, uint32_t& rows, uint32_t& anyRows) {
     if (left_ == 0) return 0;
-    const int block = visits_->block, from = keys_.start[block], length = keys_.start[block + 1] - from;
+    const int block = visits_->block, from = start_[block], length = start_[block + 1] - from;
     const int count = length - offset_ < most ? length - offset_ : most;
     first = from + offset_;
     rows = visits_->rows[warp_];
@@ -74,9 +76,60 @@ class KeyWalk {
     return count;
   }
 
-  const Keys& keys_;
+  const int32_t* start_;
   const Visit* visits_ = nullptr;
-  int left_ = 0, offset_ = 0, warp_;
+  int keys_, left_ = 0, offset_ = 0, warp_;
 };
+
+/// What a thread block attends to: rows of one head, and where their results go. `x`: AttendJob, or what has its members of like names.
+struct Work {
+  int head = 0;
+  int64_t first = 0;           ///< of the rows: entry of `order`, or position where there are no cells
+  const Cell* cell = nullptr;  ///< null: dense
+
+  /// Work `index` of the heads from `firstHead` on.
+  template <class Job>
+  static TILE_DEVICE Work at(const Job& x, int firstHead, int index) {
+    if (x.cells) {
+      const Cell* cell = x.cells + x.cellFirst[firstHead * x.chunks] + index;
+      return {cell->head, cell->first, cell};
+    }
+    const int tiles = (x.queries + kTileRows - 1) / kTileRows;
+    return {firstHead + index / tiles, int64_t{index % tiles} * kTileRows, nullptr};
+  }
+  /// How many there are of `heads` heads.
+  template <class Job>
+  static TILE_DEVICE int count(const Job& x, int firstHead, int heads) {
+    if (x.cells) return x.cellFirst[(firstHead + heads) * x.chunks] - x.cellFirst[firstHead * x.chunks];
+    return (x.queries + kTileRows - 1) / kTileRows * heads;
+  }
+  /// Position of a row, negative where there is none, and kSharedRow where it attends to keys of other chunks too.
+  template <class Job>
+  TILE_DEVICE int entry(const Job& x, int row) const {
+    if (cell) return x.order[first + row];
+    return tile::within(first + row, int64_t{x.queries}) ? static_cast<int>(first) + row : -1;
+  }
+  static TILE_DEVICE int position(int entry) { return entry < 0 ? -1 : entry & ~kSharedRow; }
+  static TILE_DEVICE bool shared(int entry) { return entry >= 0 && (entry & kSharedRow) != 0; }
+  /// Row of the partial results of a launch that begins with head `firstHead`.
+  template <class Job>
+  TILE_DEVICE int64_t partialRow(const Job& x, int firstHead, int row) const {
+    return first + row - int64_t{firstHead} * x.chunks * listRowsOf(x.queries);
+  }
+};
+
+/// Launches that attend `heads` heads each, few enough for the time and for the room of partial results, and merge what they left.
+template <class T, class Launch>
+void byHeads(tile::Stream stream, const AttendJob<T>& job, double flopsPerLaunch, const BetweenLaunches& between, const Launch& launch) {
+  const double perHead = 4.0 * job.queries * job.keys * job.paddedDim;
+  int most = std::clamp(static_cast<int>(flopsPerLaunch / perHead), 1, job.heads);
+  if (job.cells) most = std::min(most, job.partials.heads);
+  for (int head = 0; head < job.heads; head += most) {
+    const int heads = std::min(most, job.heads - head);
+    launch(head, heads);
+    if (job.cells && job.chunks > 1) mergePartials(stream, job, head, heads);
+    if (between) between();
+  }
+}
 
 }  // namespace vmoba::cuda

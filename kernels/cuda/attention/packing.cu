@@ -4,145 +4,247 @@
 namespace vmoba::cuda {
 namespace {
 
-struct BuildVisits {
-  static constexpr const char* name = "build visits";
-  static constexpr int threads = kTileRows, blocksPerSM = 8;
-  static constexpr int sharedBytes = kTileRows * 4;
-  struct Arguments {
-    PlanView plan;
-    const uint32_t* selection;
-    Packing packing;
-  };
-  static TILE_DEVICE void run(const Arguments& a) {
-    const int tileIndex = tile::blockIndex().x, head = tile::blockIndex().y, tiles = a.plan.tiles();
-    const int64_t cell = int64_t{head} * tiles + tileIndex;
-    const int row = tile::threadIndex(), lane = tile::laneIndex(), warp = tile::warpIndex();
-    const auto masks = tile::sharedWindow<uint32_t>(0, kTileRows);
-    const int position = a.packing.order[cell * kTileRows + row];
-    const int rows = a.plan.tokens - tileIndex * kTileRows;  // of this tile, where fewer than a full one
-    int count = 0;
-    for (int word = 0; word < a.plan.words(); ++word) {
-      const uint32_t bits = position >= 0 ? a.selection[(int64_t{head} * a.plan.tokens + position) * a.plan.words() + word] : 0;
-      uint32_t mine = 0;  // of lane j: which rows of the warp select block 32*word + j
-      for (int j = 0; j < 32; ++j) {
-        const uint32_t votes = tile::ballot(tile::bitOf(bits, j));
-        if (lane == j) mine = votes;
-      }
-      masks.set(row, mine);
-      tile::barrier();
-      if (warp == 0) {
-        Visit visit;
-        visit.block = word * 32 + lane;
-        uint32_t any = 0;
-        TILE_UNROLL
-        for (int w = 0; w < kTileWarps; ++w) {
-          const int present = rows - w * kWarpRows;
-          const uint32_t missing = present >= kWarpRows ? 0 : present <= 0 ? 0xffffffffu : 0xffffffffu << present;
-          const uint32_t selecting = masks.get(w * 32 + lane);
-          visit.rows[w] = selecting ? selecting | missing : 0;
-          any |= selecting;
-        }
-        const uint32_t votes = tile::ballot(any != 0);
-        if (any) a.packing.visits[cell * a.plan.blocks + count + tile::populationCount(votes & ((1u << lane) - 1u))] = visit;
-        count += tile::populationCount(votes);
-      }
-      tile::barrier();
+struct PackArguments {
+  PlanView plan;
+  const uint32_t* selection;
+  Packing packing;
+  int32_t chunks, sortBlocks;
+  TILE_DEVICE int64_t listRows() const { return int64_t{plan.tiles()} * kTileRows; }
+};
+
+// What a row selects in a chunk, as bits, and whether it selects anything elsewhere.
+struct Pattern {
+  uint32_t bits = 0;
+  bool elsewhere = false;
+
+  static TILE_DEVICE Pattern of(const PackArguments& a, int head, int chunk, int position) {
+    const int words = a.plan.words(), first = firstBlockOf(chunk, a.chunks, a.plan.blocks), end = firstBlockOf(chunk + 1, a.chunks, a.plan.blocks);
+    const uint32_t* row = a.selection + (int64_t{head} * a.plan.tokens + position) * words;
+    Pattern pattern;
+    for (int word = 0; word < words; ++word) {
+      const int from = first - word * 32, to = end - word * 32;  // of this word's bits
+      uint32_t mine = 0;
+      if (from < 32 && to > 0) mine = (to >= 32 ? 0xffffffffu : (1u << to) - 1u) & (from <= 0 ? 0xffffffffu : 0xffffffffu << from);
+      const uint32_t bits = row[word];
+      if (mine) pattern.bits |= from >= 0 ? (bits & mine) >> from : (bits & mine) << -from;
+      pattern.elsewhere = pattern.elsewhere || (bits & ~mine) != 0;
     }
-    if (row == 0) a.packing.visitCounts[cell] = count;
+    return pattern;
+  }
+  // Patterns by the Gray code: neighbours differ in one block, so that a tile across their border visits one more. The empty one is 0.
+  TILE_DEVICE int rank() const {
+    uint32_t r = bits;
+    for (int shift = 1; shift < kChunkBlocks; shift *= 2) r ^= r >> shift;
+    return static_cast<int>(r);
   }
 };
 
-// Signature of a selection: its words folded into 32 bits, low blocks in the high bits, so that sorting groups rows by the
-// first blocks they select, then by the next. Rows that agree on all words keep their spatial order.
-TILE_DEVICE uint32_t signature(const uint32_t* words, int count) {
-  uint32_t folded = 0;
-  for (int i = 0; i < count; ++i) folded = i == 0 ? words[0] : folded ^ (words[i] * 0x9e3779b1u);
-  uint32_t reversed = 0;
-  for (int bit = 0; bit < 32; ++bit)
-    if (tile::bitOf(folded, bit)) reversed |= 0x80000000u >> bit;
-  return reversed;
+// A warp owns kSortRows/8 neighbouring rows; each lane keeps the rank of its row in every round, and how many of the warp's earlier
+// rows have the same.
+struct WarpRanks {
+  static constexpr int threads = 256, warps = threads / 32, rounds = kSortRows / threads;
+  int rank[rounds], before[rounds];
+  bool elsewhere[rounds];
+
+  // `counts` [warps][kPatterns] of the thread block's shared memory.
+  TILE_DEVICE void count(const PackArguments& a, int head, int chunk, int firstRow, tile::Shared<uint32_t> counts) {
+    const int lane = tile::laneIndex(), own = tile::warpIndex() * kPatterns;
+    for (int i = lane; i < kPatterns; i += 32) counts.set(own + i, 0u);
+    tile::warpBarrier();
+    TILE_UNROLL
+    for (int round = 0; round < rounds; ++round) {
+      const int position = firstRow + round * 32 + lane;
+      const bool inside = tile::within(position, a.plan.tokens);
+      const Pattern pattern = inside ? Pattern::of(a, head, chunk, position) : Pattern{};
+      rank[round] = pattern.rank();
+      elsewhere[round] = pattern.elsewhere;
+      uint32_t alike = 0xffffffffu;
+      TILE_UNROLL
+      for (int bit = 0; bit < kChunkBlocks; ++bit) {
+        const bool set = tile::bitOf(static_cast<uint32_t>(rank[round]), bit);
+        const uint32_t votes = tile::ballot(set);
+        alike &= set ? votes : ~votes;
+      }
+      const uint32_t earlier = counts.get(own + rank[round]);
+      before[round] = static_cast<int>(earlier) + tile::populationCount(alike & ((1u << lane) - 1u));
+      tile::warpBarrier();
+      if (lane == tile::lowestBit(alike)) counts.set(own + rank[round], earlier + static_cast<uint32_t>(tile::populationCount(alike)));
+      tile::warpBarrier();
+    }
+  }
+  static TILE_DEVICE int firstRow() { return tile::blockIndex().x * kSortRows + tile::warpIndex() * (kSortRows / warps); }
+};
+
+struct CountPatterns {
+  static constexpr const char* name = "count patterns";
+  static constexpr int threads = WarpRanks::threads, blocksPerSM = 4;
+  static constexpr int sharedBytes = WarpRanks::warps * kPatterns * 4;
+  using Arguments = PackArguments;
+  static TILE_DEVICE void run(const Arguments& a) {
+    const int chunk = tile::blockIndex().y, head = tile::blockIndex().z, thread = tile::threadIndex();
+    const auto counts = tile::sharedWindow<uint32_t>(0, WarpRanks::warps * kPatterns);
+    WarpRanks ranks;
+    ranks.count(a, head, chunk, WarpRanks::firstRow(), counts);
+    tile::barrier();
+    if (thread >= kPatterns) return;
+    uint32_t sum = 0;
+    for (int warp = 0; warp < WarpRanks::warps; ++warp) sum += counts.get(warp * kPatterns + thread);
+    a.packing.counts[((int64_t{head} * a.chunks + chunk) * kPatterns + thread) * a.sortBlocks + tile::blockIndex().x] = sum;
+  }
+};
+
+// Exclusive sum over the threads of a block; `total` of all. `sums`: one per warp.
+TILE_DEVICE uint32_t scanBlock(uint32_t value, tile::Shared<uint32_t> sums, int warps, uint32_t& total) {
+  uint32_t scan = value;
+  TILE_UNROLL
+  for (int delta = 1; delta < 32; delta *= 2) {
+    const uint32_t below = tile::shuffleUp(scan, delta);
+    if (tile::laneIndex() >= delta) scan += below;
+  }
+  tile::barrier();
+  if (tile::laneIndex() == 31) sums.set(tile::warpIndex(), scan);
+  tile::barrier();
+  uint32_t base = 0;
+  total = 0;
+  for (int warp = 0; warp < warps; ++warp) {
+    if (warp < tile::warpIndex()) base += sums.get(warp);
+    total += sums.get(warp);
+  }
+  return base + scan - value;
 }
 
-// One thread block sorts a head. Each thread keeps a run of consecutive rows; a digit's counts are scanned over
-// (digit, thread), so equal digits keep their order.
-struct OrderRows {
-  static constexpr const char* name = "order rows";
-  static constexpr int threads = 256, blocksPerSM = 1, digits = 16;
-  static constexpr int sharedBytes = digits * threads * 4 + threads / 32 * 4;
+// Counts become places: a list's rows by rank, then by position. Its last tile's missing rows are marked.
+struct PlacePatterns {
+  static constexpr const char* name = "place patterns";
+  static constexpr int threads = 256, blocksPerSM = 4;
+  static constexpr int sharedBytes = threads / 32 * 4;
+  using Arguments = PackArguments;
+  static TILE_DEVICE void run(const Arguments& a) {
+    const int list = tile::blockIndex().x, thread = tile::threadIndex();
+    const auto sums = tile::sharedWindow<uint32_t>(0, threads / 32);
+    uint32_t* counts = a.packing.counts + int64_t{list} * kPatterns * a.sortBlocks;
+    const int count = kPatterns * a.sortBlocks, each = (count + threads - 1) / threads;
+    const int first = thread * each < count ? thread * each : count, end = first + each < count ? first + each : count;
+    uint32_t sum = 0;
+    for (int i = first; i < end; ++i) sum += i < a.sortBlocks ? 0 : counts[i];  // the empty pattern, which has no place
+    uint32_t total = 0, base = scanBlock(sum, sums, threads / 32, total);
+    for (int i = first; i < end; ++i) {
+      const uint32_t here = i < a.sortBlocks ? 0 : counts[i];
+      counts[i] = base;
+      base += here;
+    }
+    const int rows = static_cast<int>(total), tiles = (rows + kTileRows - 1) / kTileRows;
+    for (int row = rows + thread; row < tiles * kTileRows; row += threads) a.packing.order[list * a.listRows() + row] = -1;
+    if (thread == 0) a.packing.cellFirst[list + 1] = tiles;
+  }
+};
+
+struct PlaceLists {
+  static constexpr const char* name = "place lists";
+  static constexpr int threads = 256, blocksPerSM = 1;
+  static constexpr int sharedBytes = threads / 32 * 4;
   struct Arguments {
-    PlanView plan;
-    const uint32_t* selection;
-    uint64_t* keys;
-    int32_t* order;
+    Packing packing;
+    int32_t lists;
   };
   static TILE_DEVICE void run(const Arguments& a) {
-    const int head = tile::blockIndex().x, thread = tile::threadIndex(), tokens = a.plan.tokens;
-    int32_t* order = a.order + int64_t{head} * a.plan.tiles() * kTileRows;
-    if (!a.keys) {
-      for (int row = thread; row < a.plan.tiles() * kTileRows; row += threads) order[row] = row < tokens ? row : -1;
-      return;
+    const auto sums = tile::sharedWindow<uint32_t>(0, threads / 32);
+    int32_t* first = a.packing.cellFirst;
+    uint32_t base = 0;
+    for (int list0 = 0; list0 < a.lists; list0 += threads) {
+      const int list = list0 + tile::threadIndex();
+      const uint32_t tiles = tile::within(list, a.lists) ? static_cast<uint32_t>(first[list + 1]) : 0;
+      uint32_t total = 0;
+      const uint32_t before = scanBlock(tiles, sums, threads / 32, total);
+      if (tile::within(list, a.lists)) first[list + 1] = static_cast<int32_t>(base + before + tiles);
+      base += total;
     }
-    const int each = (tokens + threads - 1) / threads;
-    const int first = thread * each < tokens ? thread * each : tokens, end = first + each < tokens ? first + each : tokens;
-    uint64_t* from = a.keys + int64_t{head} * 2 * tokens;
-    uint64_t* to = from + tokens;
-    const auto counts = tile::sharedWindow<uint32_t>(0, digits * threads);
-    const auto warpSums = tile::sharedWindow<uint32_t>(digits * threads * 4, threads / 32);
-    for (int s = first; s < end; ++s) {
-      const uint32_t mark = signature(a.selection + (int64_t{head} * tokens + s) * a.plan.words(), a.plan.words());
-      from[s] = (static_cast<uint64_t>(mark) << 32) | static_cast<uint32_t>(s);
+    if (tile::threadIndex() == 0) {
+      first[0] = 0;
+      *a.packing.visitTotal = 0;
     }
-    for (int shift = 32; shift < 64; shift += 4) {
-      tile::barrier();
-      for (int digit = 0; digit < digits; ++digit) counts.set(digit * threads + thread, 0u);
-      for (int s = first; s < end; ++s) {
-        const int at = static_cast<int>((from[s] >> shift) & (digits - 1)) * threads + thread;
-        counts.set(at, counts.get(at) + 1);
+  }
+};
+
+struct SortRows {
+  static constexpr const char* name = "sort rows";
+  static constexpr int threads = WarpRanks::threads, blocksPerSM = 4;
+  static constexpr int sharedBytes = WarpRanks::warps * kPatterns * 4;
+  using Arguments = PackArguments;
+  static TILE_DEVICE void run(const Arguments& a) {
+    const int chunk = tile::blockIndex().y, head = tile::blockIndex().z, list = head * a.chunks + chunk, thread = tile::threadIndex();
+    const auto counts = tile::sharedWindow<uint32_t>(0, WarpRanks::warps * kPatterns);
+    WarpRanks ranks;
+    ranks.count(a, head, chunk, WarpRanks::firstRow(), counts);
+    tile::barrier();
+    if (thread < kPatterns) {
+      uint32_t place = a.packing.counts[(int64_t{list} * kPatterns + thread) * a.sortBlocks + tile::blockIndex().x];
+      for (int warp = 0; warp < WarpRanks::warps; ++warp) {
+        const uint32_t here = counts.get(warp * kPatterns + thread);
+        counts.set(warp * kPatterns + thread, place);
+        place += here;
       }
-      tile::barrier();
-      // Exclusive scan of digits*threads counts: thread t owns the `digits` consecutive ones from t*digits on.
-      uint32_t sum = 0;
-      for (int i = 0; i < digits; ++i) sum += counts.get(thread * digits + i);
-      uint32_t scan = sum;
-      TILE_UNROLL
-      for (int delta = 1; delta < 32; delta *= 2) {
-        const uint32_t below = tile::shuffleUp(scan, delta);
-        if (tile::laneIndex() >= delta) scan += below;
-      }
-      if (tile::laneIndex() == 31) warpSums.set(tile::warpIndex(), scan);
-      tile::barrier();
-      uint32_t base = scan - sum;
-      for (int w = 0; w < tile::warpIndex(); ++w) base += warpSums.get(w);
-      for (int i = 0; i < digits; ++i) {
-        const uint32_t count = counts.get(thread * digits + i);
-        counts.set(thread * digits + i, base);
-        base += count;
-      }
-      tile::barrier();
-      for (int s = first; s < end; ++s) {
-        const int at = static_cast<int>((from[s] >> shift) & (digits - 1)) * threads + thread;
-        const uint32_t place = counts.get(at);
-        counts.set(at, place + 1);
-        to[place] = from[s];
-      }
-      uint64_t* const swap = from;
-      from = to;
-      to = swap;
     }
     tile::barrier();
-    for (int row = thread; row < a.plan.tiles() * kTileRows; row += threads)
-      order[row] = row < tokens ? static_cast<int32_t>(from[row] & 0xffffffffu) : -1;
+    TILE_UNROLL
+    for (int round = 0; round < WarpRanks::rounds; ++round) {
+      const int position = WarpRanks::firstRow() + round * 32 + tile::laneIndex();
+      if (!tile::within(position, a.plan.tokens)) continue;
+      const bool listed = ranks.rank[round] != 0, shared = listed && ranks.elsewhere[round];
+      const int place = static_cast<int>(counts.get(tile::warpIndex() * kPatterns + ranks.rank[round])) + ranks.before[round];
+      if (listed) a.packing.order[list * a.listRows() + place] = position | (shared ? kSharedRow : 0);
+      a.packing.places[int64_t{list} * a.plan.tokens + position] = shared ? place : -1;
+    }
+  }
+};
+
+struct BuildCells {
+  static constexpr const char* name = "build cells";
+  static constexpr int threads = kTileRows, blocksPerSM = 8;
+  static constexpr int sharedBytes = kChunkBlocks * kTileWarps * 4;
+  using Arguments = PackArguments;
+  static TILE_DEVICE void run(const Arguments& a) {
+    const int tileIndex = tile::blockIndex().x, list = tile::blockIndex().y, head = list / a.chunks, chunk = list % a.chunks, thread = tile::threadIndex();
+    const int firstCell = a.packing.cellFirst[list];
+    if (tileIndex >= a.packing.cellFirst[list + 1] - firstCell) return;
+    const auto masks = tile::sharedWindow<uint32_t>(0, kChunkBlocks * kTileWarps);
+    const int64_t first = list * a.listRows() + int64_t{tileIndex} * kTileRows;
+    const int entry = a.packing.order[first + thread];
+    const uint32_t bits = entry < 0 ? 0 : Pattern::of(a, head, chunk, entry & ~kSharedRow).bits, missing = tile::ballot(entry < 0);
+    TILE_UNROLL
+    for (int j = 0; j < kChunkBlocks; ++j) {
+      const uint32_t votes = tile::ballot(tile::bitOf(bits, j));
+      if (tile::laneIndex() == 0) masks.set(j * kTileWarps + tile::warpIndex(), votes ? votes | missing : 0);
+    }
+    tile::barrier();
+    if (thread != 0) return;
+    Cell& cell = a.packing.cells[firstCell + tileIndex];
+    int count = 0;
+    for (int j = 0; j < kChunkBlocks; ++j) {
+      uint32_t any = 0;
+      for (int warp = 0; warp < kTileWarps; ++warp) any |= masks.get(j * kTileWarps + warp);
+      if (!any) continue;
+      cell.visits[count].block = firstBlockOf(chunk, a.chunks, a.plan.blocks) + j;
+      for (int warp = 0; warp < kTileWarps; ++warp) cell.visits[count].rows[warp] = masks.get(j * kTileWarps + warp);
+      ++count;
+    }
+    cell.head = head;
+    cell.first = static_cast<int32_t>(first);
+    cell.visitCount = count;
+    tile::atomicAdd(a.packing.visitTotal, static_cast<uint32_t>(count));
   }
 };
 
 }  // namespace
 
-void orderRows(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selection, uint64_t* keys, int32_t* order) {
-  tile::launch<OrderRows>(stream, {heads}, OrderRows::sharedBytes, {plan, selection, keys, order});
-}
-
-void buildVisits(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selection, const Packing& packing) {
-  tile::launch<BuildVisits>(stream, {plan.tiles(), heads}, BuildVisits::sharedBytes, {plan, selection, packing});
+void packRows(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selection, const Packing& packing) {
+  const int chunks = chunksOf(plan.blocks), lists = heads * chunks, sortBlocks = sortBlocksOf(plan.tokens);
+  const PackArguments arguments{plan, selection, packing, chunks, sortBlocks};
+  tile::launch<CountPatterns>(stream, {sortBlocks, chunks, heads}, CountPatterns::sharedBytes, arguments);
+  tile::launch<PlacePatterns>(stream, {lists}, PlacePatterns::sharedBytes, arguments);
+  tile::launch<PlaceLists>(stream, {1}, PlaceLists::sharedBytes, {packing, lists});
+  tile::launch<SortRows>(stream, {sortBlocks, chunks, heads}, SortRows::sharedBytes, arguments);
+  tile::launch<BuildCells>(stream, {plan.tiles(), lists}, BuildCells::sharedBytes, arguments);
 }
 
 }  // namespace vmoba::cuda

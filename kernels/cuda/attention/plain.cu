@@ -20,8 +20,12 @@ struct PlainArguments {
   const T* v;
   int64_t queryRowStride, queryHeadStride, keyRowStride, keyHeadStride;  // elements
   int32_t queries, width, valueWidth;  // width: of q and k; valueWidth: columns of v and out in use
-  Keys keys;
+  int32_t keys, chunks;
+  const int32_t* start;
+  const Cell* cells;
+  const int32_t* cellFirst;
   const int32_t* order;
+  Partials<T> partials;
   const int32_t* scatter;
   T* out;
   int64_t outRowStride, outHeadStride;
@@ -30,7 +34,7 @@ struct PlainArguments {
   const float* bias;
   const int32_t* bucketOfDistance;
   const uint8_t* keyMask;
-  int32_t heads, firstHead, accumulate;
+  int32_t heads, firstHead, headsHere, accumulate;
 };
 
 // Logits of 32 rows and 32 keys, eight per thread: row thread/4, keys thread%4 + 4j.
@@ -78,25 +82,20 @@ struct Plain {
   using Arguments = PlainArguments<T>;
 
   static TILE_DEVICE void run(const Arguments& x) {
-    const int head = x.firstHead + tile::blockIndex().y, slice = tile::blockIndex().z * kSlice;
-    const int tileIndex = tile::blockIndex().x / kTileWarps, warpOfTile = tile::blockIndex().x % kTileWarps;
-    const int thread = tile::threadIndex(), row = thread / 4, quarter = thread % 4;
-    const int tiles = (x.queries + kTileRows - 1) / kTileRows;
-    const int64_t cell = int64_t{head} * tiles + tileIndex;
+    const int slice = tile::blockIndex().y * kSlice, warpOfTile = tile::blockIndex().x % kTileWarps;
+    if (tile::blockIndex().x / kTileWarps >= Work::count(x, x.firstHead, x.headsHere)) return;
+    const Work work = Work::at(x, x.firstHead, tile::blockIndex().x / kTileWarps);
+    const int head = work.head, thread = tile::threadIndex(), row = thread / 4, quarter = thread % 4;
     const auto queryPart = tile::sharedWindow<float>(0, kWarpRows * kStride);
     const auto keyPart = tile::sharedWindow<float>(keyAt * 4, kKeys * kStride);
     const auto weights = tile::sharedWindow<float>(weightAt * 4, kWarpRows * kStride);
     const auto values = tile::sharedWindow<float>(valueAt * 4, kKeys * kSlice);
-    const auto positionOf = [&](int r) {
-      const int inTile = warpOfTile * kWarpRows + r;
-      if (x.order) return x.order[cell * kTileRows + inTile];
-      return tile::within(tileIndex * kTileRows + inTile, x.queries) ? tileIndex * kTileRows + inTile : -1;
-    };
+    const auto positionOf = [&](int r) { return Work::position(work.entry(x, warpOfTile * kWarpRows + r)); };
     const int mine = positionOf(row), columns = x.valueWidth - slice < kSlice ? x.valueWidth - slice : kSlice;
     float out[kSlice / 4], most = kHidden, total = 0;
     TILE_UNROLL
     for (int j = 0; j < kSlice / 4; ++j) out[j] = 0;
-    KeyWalk<kKeys> walk(x.keys, cell, warpOfTile);
+    KeyWalk<kKeys> walk(work.cell, x.start, x.keys, warpOfTile);
     for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next()) {
       if (keys.idle()) continue;
       float logits[8];
@@ -151,14 +150,17 @@ struct Plain {
       }
     }
     if (mine < 0) return;
-    if (x.logSumExp && quarter == 0 && slice == 0) x.logSumExp[int64_t{head} * x.queries + mine] = tile::fma(most, kLog2E, tile::logarithm2(total));
+    const bool shared = Work::shared(work.entry(x, warpOfTile * kWarpRows + row));
+    const int64_t partial = shared ? work.partialRow(x, x.firstHead, warpOfTile * kWarpRows + row) : 0;
+    if ((shared || x.logSumExp) && quarter == 0 && slice == 0)
+      *(shared ? x.partials.logSumExp + partial : x.logSumExp + int64_t{head} * x.queries + mine) = tile::fma(most, kLog2E, tile::logarithm2(total));
     const int64_t raster = x.scatter ? x.scatter[mine] : mine;
-    T* to = x.out + raster * x.outRowStride + int64_t{head} * x.outHeadStride + slice;
+    T* to = shared ? x.partials.out + partial * x.width : x.out + raster * x.outRowStride + int64_t{head} * x.outHeadStride + slice;
     TILE_UNROLL
     for (int j = 0; j < kSlice / 4; ++j) {
       const int column = quarter + 4 * j;
       if (!tile::within(column, columns)) continue;
-      const float value = out[j] / total + (x.accumulate ? tile::toFloat(to[column]) : 0.0f);
+      const float value = out[j] / total + (x.accumulate && !shared ? tile::toFloat(to[column]) : 0.0f);
       to[column] = tile::fromFloat<T>(value);
     }
   }
@@ -216,34 +218,32 @@ struct WordMaps {
 constexpr double kFlopsPerLaunch = 5e11;
 
 template <class T>
-void launchPlain(tile::Stream stream, PlainArguments<T> arguments, const BetweenLaunches& between) {
-  const int slices = tile::divideUp(arguments.valueWidth, kSlice);
-  const double perHead = 2.0 * arguments.queries * arguments.keys.count * (slices * arguments.width + arguments.valueWidth);
-  const int heads = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, arguments.heads);
-  for (int head = 0; head < arguments.heads; head += heads) {
-    arguments.firstHead = head;
-    tile::launch<Plain<T>>(stream, {tile::divideUp(arguments.queries, kTileRows) * kTileWarps, std::min(heads, arguments.heads - head), slices},
-                           Plain<T>::sharedBytes, arguments);
-    if (between) between();
-  }
+void launchPlain(tile::Stream stream, PlainArguments<T> arguments, int firstHead, int heads) {
+  arguments.firstHead = firstHead;
+  arguments.headsHere = heads;
+  const int tiles = heads * (arguments.cells ? arguments.chunks : 1) * tile::divideUp(arguments.queries, kTileRows);
+  tile::launch<Plain<T>>(stream, {tiles * kTileWarps, tile::divideUp(arguments.valueWidth, kSlice)}, Plain<T>::sharedBytes, arguments);
 }
 
-}  // namespace
-
 template <class T>
-void attendPlain(tile::Stream stream, const AttendJob<T>& job, const BetweenLaunches& between) {
+void plainByHeads(tile::Stream stream, const AttendJob<T>& job, const BetweenLaunches& between) {
   PlainArguments<T> arguments{};
   arguments.q = job.q;
   arguments.k = job.k;
   arguments.v = job.v;
   arguments.queryRowStride = arguments.keyRowStride = job.paddedDim;
   arguments.queryHeadStride = int64_t{job.queries} * job.paddedDim;
-  arguments.keyHeadStride = int64_t{job.keys.count} * job.paddedDim;
+  arguments.keyHeadStride = int64_t{job.keys} * job.paddedDim;
   arguments.queries = job.queries;
   arguments.width = job.paddedDim;
   arguments.valueWidth = job.headDim;
   arguments.keys = job.keys;
+  arguments.chunks = job.chunks;
+  arguments.start = job.start;
+  arguments.cells = job.cells;
+  arguments.cellFirst = job.cellFirst;
   arguments.order = job.order;
+  arguments.partials = job.partials;
   arguments.scatter = job.scatter;
   arguments.out = job.out;
   arguments.outRowStride = job.outStride;
@@ -252,7 +252,14 @@ void attendPlain(tile::Stream stream, const AttendJob<T>& job, const BetweenLaun
   arguments.logSumExp = job.logSumExp;
   arguments.heads = job.heads;
   arguments.accumulate = job.accumulate;
-  launchPlain(stream, arguments, between);
+  byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) { launchPlain(stream, arguments, head, heads); });
+}
+
+}  // namespace
+
+template <class T>
+void attendPlain(tile::Stream stream, const AttendJob<T>& job, const BetweenLaunches& between) {
+  plainByHeads(stream, job, between);
 }
 
 template <class T>
@@ -265,7 +272,7 @@ void attendRows(tile::Stream stream, const RowAttention<T>& job, const BetweenLa
   arguments.queryHeadStride = arguments.keyHeadStride = job.headStride;
   arguments.queries = job.tokens;
   arguments.width = arguments.valueWidth = job.dim;
-  arguments.keys.count = job.tokens;
+  arguments.keys = job.tokens;
   arguments.out = job.out;
   arguments.outRowStride = job.outRowStride;
   arguments.outHeadStride = job.outHeadStride;
@@ -274,7 +281,12 @@ void attendRows(tile::Stream stream, const RowAttention<T>& job, const BetweenLa
   arguments.bucketOfDistance = job.bucketOfDistance;
   arguments.keyMask = job.keyMask;
   arguments.heads = job.heads;
-  launchPlain(stream, arguments, between);
+  const double perHead = 2.0 * job.tokens * job.tokens * job.dim * (tile::divideUp(job.dim, kSlice) + 1);
+  const int most = std::clamp(static_cast<int>(kFlopsPerLaunch / perHead), 1, job.heads);
+  for (int head = 0; head < job.heads; head += most) {
+    launchPlain(stream, arguments, head, std::min(most, job.heads - head));
+    if (between) between();
+  }
 }
 
 template <class T>

@@ -6,6 +6,9 @@
 namespace vmoba::cuda {
 namespace {
 
+// Room for partial results: as many heads as fit into this are attended at a time, at least one.
+constexpr size_t kPartialBytes = size_t{512} << 20;
+
 // Hands out aligned pieces of one allocation.
 struct Layout {
   size_t total = 0;
@@ -46,6 +49,11 @@ void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
   countSelected(stream, job.plan, job.heads, selection, selected, job.mapHead, job.maps ? at<uint32_t>(scratch, layout.map) : nullptr);
 }
 
+Packing packingOf(const SelfAttentionScratch& layout, void* scratch) {
+  return {at<int32_t>(scratch, layout.order),     at<int32_t>(scratch, layout.places),  at<Cell>(scratch, layout.cells),
+          at<int32_t>(scratch, layout.cellFirst), at<uint32_t>(scratch, layout.counts), at<uint32_t>(scratch, layout.visitTotal)};
+}
+
 template <class T>
 void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, const BetweenLaunches& between) {
   const SelfAttentionScratch layout = layOutScratch(job);
@@ -57,14 +65,20 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
   attention.q = at<T>(scratch, layout.q);
   attention.k = at<T>(scratch, layout.k);
   attention.v = at<T>(scratch, layout.v);
-  attention.keys = {job.plan.tokens, job.plan.start, job.plan.blocks, nullptr, nullptr};
+  attention.keys = job.plan.tokens;
   attention.scatter = job.plan.permutation;
   attention.out = static_cast<T*>(job.out);
   attention.outStride = job.outStride;
   if (job.sparse) {
-    attention.keys.visits = at<Visit>(scratch, layout.visits);
-    attention.keys.visitCounts = at<int32_t>(scratch, layout.visitCounts);
-    attention.order = at<int32_t>(scratch, layout.order);
+    const Packing packing = packingOf(layout, scratch);
+    attention.start = job.plan.start;
+    attention.cells = packing.cells;
+    attention.cellFirst = packing.cellFirst;
+    attention.order = packing.order;
+    attention.places = packing.places;
+    attention.chunks = chunksOf(job.plan.blocks);
+    attention.partials = {layout.partialHeads, at<T>(scratch, layout.partials), at<float>(scratch, layout.partialLogs)};
+    attention.nextCell = at<uint32_t>(scratch, layout.nextCell);
   }
   if constexpr (std::is_same_v<T, Bf16>) {
     attendTensorCores(stream, attention, job.hopper, between);
@@ -100,7 +114,7 @@ void crossAs(tile::Stream stream, const CrossAttentionJob& job, void* scratch, c
   attention.q = q;
   attention.k = k;
   attention.v = v;
-  attention.keys.count = keys;
+  attention.keys = keys;
   attention.out = static_cast<T*>(job.out);
   attention.outStride = job.outStride;
   attention.accumulate = job.accumulate;
@@ -132,10 +146,19 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.selection = layout.take(heads * tokens * static_cast<size_t>(plan.words()) * 4);
     s.selected = layout.take(heads * blocks * 4);
     s.map = layout.take(job.maps ? blocks * blocks * 4 : 0);
-    s.order = layout.take(heads * tiles * kTileRows * 4);
-    s.visitCounts = layout.take(heads * tiles * 4);
-    s.visits = layout.take(heads * tiles * blocks * sizeof(Visit));
-    s.keys = layout.take(job.packed ? heads * tokens * 16 : 0);
+    const auto chunks = static_cast<size_t>(chunksOf(plan.blocks)), lists = heads * chunks, listRows = tiles * kTileRows;
+    s.order = layout.take(lists * listRows * 4);
+    s.places = layout.take(lists * tokens * 4);
+    s.cells = layout.take(lists * tiles * sizeof(Cell));
+    s.cellFirst = layout.take((lists + 1) * 4);
+    s.counts = layout.take(lists * kPatterns * static_cast<size_t>(sortBlocksOf(plan.tokens)) * 4);
+    s.visitTotal = layout.take(4);
+    s.nextCell = layout.take(heads * 4);
+    const size_t perHead = chunks * listRows * (padded * elementBytes(job.dtype) + 4);
+    s.partialHeads = static_cast<int32_t>(std::clamp<size_t>(kPartialBytes / perHead, 1, heads));
+    const size_t partialRows = chunks > 1 ? static_cast<size_t>(s.partialHeads) * chunks * listRows : 0;  // of a single chunk no row is shared
+    s.partials = layout.take(partialRows * padded * elementBytes(job.dtype));
+    s.partialLogs = layout.take(partialRows * 4);
     s.search = layout.take(selectionScratchBytes(plan, job.heads, job.rule));
   }
   s.total = layout.total;
@@ -150,18 +173,16 @@ void pack(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
   if (!job.sparse) return;
   const SelfAttentionScratch layout = layOutScratch(job);
   auto* selection = at<uint32_t>(scratch, layout.selection);
-  const Packing packing{at<int32_t>(scratch, layout.order), at<Visit>(scratch, layout.visits), at<int32_t>(scratch, layout.visitCounts)};
   if (job.rule.semantics == Semantics::Upstream) fallBackToDense(stream, job.plan, job.heads, at<uint32_t>(scratch, layout.selected), selection);
-  orderRows(stream, job.plan, job.heads, selection, job.packed ? at<uint64_t>(scratch, layout.keys) : nullptr, packing.order);
-  buildVisits(stream, job.plan, job.heads, selection, packing);
+  packRows(stream, job.plan, job.heads, selection, packingOf(layout, scratch));
 }
 
 void attend(tile::Stream stream, const SelfAttentionJob& job, void* scratch, const BetweenLaunches& between) {
   job.dtype == DType::BF16 ? attendAs<Bf16>(stream, job, scratch, between) : attendAs<float>(stream, job, scratch, between);
 }
 
-void collect(const SelfAttentionJob& job, const BlockPlan& plan, const std::vector<uint32_t>& selected, const std::vector<uint32_t>& map,
-             const std::vector<int32_t>& visitCounts, AttentionStatistics& statistics) {
+void collect(const SelfAttentionJob& job, const BlockPlan& plan, const std::vector<uint32_t>& selected, const std::vector<uint32_t>& map, uint32_t visitTotal,
+             AttentionStatistics& statistics) {
   const auto heads = static_cast<size_t>(job.heads), blocks = static_cast<size_t>(plan.blocks());
   const double tokens = plan.tokens(), everyone = static_cast<double>(heads) * tokens;
   statistics.headDensity.assign(heads, 1.0f);
@@ -182,9 +203,7 @@ void collect(const SelfAttentionJob& job, const BlockPlan& plan, const std::vect
   statistics.density = pairs / (everyone * tokens);
   statistics.dense = job.rule.semantics == Semantics::Upstream && entries == everyone;
   statistics.meanSelectedBlocks = entries / everyone;
-  double visits = 0;
-  for (const int32_t count : visitCounts) visits += count;
-  statistics.meanTileUnionBlocks = visits / static_cast<double>(visitCounts.size());
+  statistics.meanTileUnionBlocks = static_cast<double>(visitTotal) * kTileRows / everyone;
   statistics.blockReceived.clear();
   statistics.selectionMap.clear();
   if (!job.maps) return;

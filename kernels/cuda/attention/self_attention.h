@@ -31,7 +31,6 @@ struct SelfAttentionJob {
   uint32_t* notFinite = nullptr;    ///< becomes non-zero where q, k or v hold NaN or infinity; zeroed by the caller
   bool maps = false;                ///< also count the selection map
   int32_t mapHead = -1;
-  bool packed = true;               ///< rows of like selections share tiles; false: rows in their order
   bool hopper = false;              ///< bf16 by attendHopper where heads are wide enough
 };
 
@@ -43,8 +42,10 @@ struct SelfAttentionScratch {
   size_t selection = 0;                   ///< u32 [heads, tokens, words]
   size_t selected = 0;                    ///< u32 [heads, blocks]
   size_t map = 0;                         ///< u32 [blocks, blocks]
-  size_t visitCounts = 0;                 ///< i32 [heads, tiles]: blocks each tile visits
-  size_t order = 0, visits = 0, keys = 0, search = 0;
+  size_t visitTotal = 0;                  ///< u32 [1]: visits of blocks by tiles
+  size_t order = 0, places = 0, cells = 0, cellFirst = 0, counts = 0, nextCell = 0, search = 0;
+  size_t partials = 0, partialLogs = 0;   ///< of `partialHeads` heads at a time
+  int32_t partialHeads = 0;
   size_t total = 0;
 };
 SelfAttentionScratch layOutScratch(const SelfAttentionJob& job);
@@ -57,9 +58,9 @@ void pack(tile::Stream stream, const SelfAttentionJob& job, void* scratch);
 /// After `pack`.
 void attend(tile::Stream stream, const SelfAttentionJob& job, void* scratch, const BetweenLaunches& between = {});
 
-/// Statistics from what the scratch held: `selected`, `map` (empty: no maps), `visitCounts`. Seconds stay untouched.
-void collect(const SelfAttentionJob& job, const BlockPlan& plan, const std::vector<uint32_t>& selected, const std::vector<uint32_t>& map,
-             const std::vector<int32_t>& visitCounts, AttentionStatistics& statistics);
+/// Statistics from what the scratch held: `selected`, `map` (empty: no maps), `visitTotal`. Seconds stay untouched.
+void collect(const SelfAttentionJob& job, const BlockPlan& plan, const std::vector<uint32_t>& selected, const std::vector<uint32_t>& map, uint32_t visitTotal,
+             AttentionStatistics& statistics);
 /// The probe's arrays ([C, H, S], [S, H, D]) from the scratch's.
 void collectProbe(const SelfAttentionJob& job, const std::vector<float>& gate, const std::vector<uint32_t>& selection, const std::vector<std::byte>& q,
                   const std::vector<std::byte>& k, const std::vector<std::byte>& v, AttentionProbe& probe);

@@ -110,7 +110,7 @@ struct SelfAttentionCase {
   int heads = 2, headDim = 20;
   DType type = DType::F32;
   SelectionRule rule;
-  bool sparse = true, normed = true, packed = true, attending = true, hopper = false;
+  bool sparse = true, normed = true, attending = true, hopper = false;
   emulation::Options options = {};
 };
 
@@ -158,7 +158,6 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   job.outStride = static_cast<int64_t>(dim);
   job.notFinite = &result.notFinite;
   job.maps = c.sparse;
-  job.packed = c.packed;
   job.hopper = c.hopper;
   const cuda::SelfAttentionScratch layout = cuda::layOutScratch(job);
   DeviceBytes scratch(layout.total);
@@ -167,7 +166,7 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   const auto heads = static_cast<size_t>(c.heads), blocks = static_cast<size_t>(result.plan.blocks());
   const size_t operand = heads * tokens * static_cast<size_t>(cuda::paddedHeadDim(c.headDim)) * elementBytes(c.type);
   std::vector<uint32_t> selected, map;
-  std::vector<int32_t> visitCounts;
+  uint32_t visitTotal = 0;
   std::vector<float> gate;
   std::vector<uint32_t> selection;
   if (c.sparse) {
@@ -181,8 +180,8 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   if (!c.attending) return result;
   cuda::pack(stream, job, scratch.data());
   cuda::attend(stream, job, scratch.data());
-  if (c.sparse) visitCounts = scratch.copy<int32_t>(layout.visitCounts, heads * static_cast<size_t>(job.plan.tiles()));
-  cuda::collect(job, result.plan, selected, map, visitCounts, result.statistics);
+  if (c.sparse) visitTotal = scratch.copy<uint32_t>(layout.visitTotal, 1).front();
+  cuda::collect(job, result.plan, selected, map, visitTotal, result.statistics);
   const std::vector<float> raster = loadOutput(out, tokens * dim, c.type);
   for (size_t s = 0; s < tokens; ++s) {
     const size_t from = (result.plan.permutation.empty() ? s : static_cast<size_t>(result.plan.permutation[s])) * dim;

@@ -77,15 +77,11 @@ TEST(SelfAttention, SmallTilesOfConsumerCardsGiveTheSameAnswer) {
   EXPECT_LE(errors.kernel, errors.allowed);
 }
 
-TEST(SelfAttention, GivesTheSameBitsInAnyOrderOfWarpsAndPacking) {
+TEST(SelfAttention, GivesTheSameBitsInAnyOrderOfWarps) {
   SelfAttentionCase c{{3, 5, 11}, kCubes, 2, 20, DType::BF16, kTrained};
   const std::vector<float> first = run(c).out;
   c.options.scheduleSeed = 99;
   EXPECT_EQ(run(c).out, first);
-  c.packed = false;
-  const SelfAttentionResult unpacked = run(c);
-  const Errors errors = errorsOf(c, unpacked);
-  EXPECT_LE(errors.kernel, errors.allowed);
 }
 
 TEST(SelfAttention, CountsWhatItSelected) {
@@ -121,7 +117,7 @@ bool shows(DType type, emulation::PlantedFault fault) {
   const auto attend = [&]<class T>(T) {
     cuda::AttendJob<T> job;
     job.heads = 1;
-    job.queries = job.keys.count = tokens;
+    job.queries = job.keys = tokens;
     job.headDim = job.paddedDim = dim;
     job.q = static_cast<const T*>(q.data());
     job.k = static_cast<const T*>(k.data());

@@ -78,7 +78,7 @@ struct Direct {
     cuda::AttendJob<Bf16> job;
     job.heads = 1;
     job.queries = queries;
-    job.keys.count = keys;
+    job.keys = keys;
     job.headDim = job.paddedDim = dim;
     job.q = q.bf16.data();
     job.k = k.bf16.data();
@@ -127,15 +127,34 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   for (const int length : lengths) start.push_back(start.back() + length);
   for (int row = 0; row < queries; ++row) order[size_t(row)] = queries - 1 - row;  // positions backwards
   const int keys = start.back();
-  std::vector<cuda::Visit> visits;
-  for (int block = 0; block < int(lengths.size()); ++block) {
-    cuda::Visit visit{block, {}};
-    for (int row = 0; row < queries; ++row)
-      if (selects(row / 16, block)) visit.rows[row / 32] |= 1u << row % 32;
-    if (visit.rows[0] | visit.rows[1] | visit.rows[2] | visit.rows[3]) visits.push_back(visit);
+  // The cell of each chunk, as packing would lay them out.
+  const int blocks = int(lengths.size()), chunks = cuda::chunksOf(blocks);
+  std::vector<cuda::Cell> cells;
+  std::vector<int32_t> cellFirst{0}, places(size_t(chunks * queries)), orders;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    cuda::Cell cell{0, chunk * queries, 0, {}};
+    uint32_t selecting[4] = {};
+    for (int block = cuda::firstBlockOf(chunk, chunks, blocks); block < cuda::firstBlockOf(chunk + 1, chunks, blocks); ++block) {
+      cuda::Visit visit{block, {}};
+      for (int row = 0; row < queries; ++row)
+        if (selects(row / 16, block)) visit.rows[row / 32] |= 1u << row % 32;
+      for (int word = 0; word < 4; ++word) selecting[word] |= visit.rows[word];
+      if (visit.rows[0] | visit.rows[1] | visit.rows[2] | visit.rows[3]) cell.visits[cell.visitCount++] = visit;
+    }
+    // Rows that select nothing here are missing, and missing rows attend where any of their warp do.
+    for (int row = 0; row < queries; ++row) {
+      const bool listed = selecting[row / 32] >> row % 32 & 1u;
+      orders.push_back(listed ? order[size_t(row)] | (chunks > 1 ? cuda::kSharedRow : 0) : -1);
+      places[size_t(chunk * queries + order[size_t(row)])] = listed ? row : -1;
+    }
+    for (int i = 0; i < cell.visitCount; ++i)
+      for (int word = 0; word < 4; ++word)
+        if (cell.visits[i].rows[word]) cell.visits[i].rows[word] |= ~selecting[word];
+    if (cell.visitCount > 0) cells.push_back(cell);
+    cellFirst.push_back(int32_t(cells.size()));
   }
-  const auto visitCount = static_cast<int32_t>(visits.size());
-  visits.resize(lengths.size());
+  DeviceBytes partials(size_t(chunks * queries * dim * 2)), logs(size_t(chunks * queries * 4));
+  uint32_t nextCell = 77;
   const Stored q(randomFloats(queries * dim, 1), DType::BF16), k(randomFloats(size_t(keys * dim), 2), DType::BF16), v(randomFloats(size_t(keys * dim), 3), DType::BF16);
   DeviceBytes out(queries * dim * 2);
   cuda::AttendJob<Bf16> job;
@@ -145,8 +164,15 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   job.q = q.bf16.data();
   job.k = k.bf16.data();
   job.v = v.bf16.data();
-  job.keys = {keys, start.data(), static_cast<int32_t>(lengths.size()), visits.data(), &visitCount};
-  job.order = order.data();
+  job.keys = keys;
+  job.start = start.data();
+  job.cells = cells.data();
+  job.cellFirst = cellFirst.data();
+  job.order = orders.data();
+  job.places = places.data();
+  job.chunks = chunks;
+  job.partials = {1, reinterpret_cast<Bf16*>(partials.data()), reinterpret_cast<float*>(logs.data())};
+  job.nextCell = &nextCell;
   job.out = reinterpret_cast<Bf16*>(out.data());
   job.outStride = dim;
   cuda::attendHopper({}, job);

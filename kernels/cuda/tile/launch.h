@@ -24,6 +24,13 @@ inline int sharedBytesPerMultiprocessor(Stream) {
   return bytes;
 }
 
+inline int multiprocessors(Stream) {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "reading the device");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "reading the device");
+  return count;
+}
+
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads, Kernel::blocksPerSM) entry(const __grid_constant__ typename Kernel::Arguments arguments) {
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -47,6 +54,8 @@ void launch(Stream stream, Extent grid, int sharedBytes, const typename Kernel::
 }
 
 #else
+
+inline int multiprocessors(Stream) { return 3; }  // few, so that thread blocks stay for several tiles of work
 
 inline int sharedBytesPerMultiprocessor(Stream stream) {
   return stream.handle ? static_cast<const emulation::Options*>(stream.handle)->sharedBytesPerMultiprocessor : emulation::Options{}.sharedBytesPerMultiprocessor;

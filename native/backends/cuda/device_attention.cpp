@@ -124,10 +124,9 @@ void DeviceBackend::selfAttention(const SelfAttentionOp& op) {
     return own;
   };
   const size_t selectedCount = job.sparse ? heads * blocks : 0, mapCount = job.sparse && job.maps ? blocks * blocks : 0;
-  const size_t tileCount = job.sparse ? heads * static_cast<size_t>(job.plan.tiles()) : 0;
-  const Tensor selected = kept(layout.selected, selectedCount), map = kept(layout.map, mapCount), visits = kept(layout.visitCounts, tileCount);
+  const Tensor selected = kept(layout.selected, selectedCount), map = kept(layout.map, mapCount), visits = kept(layout.visitTotal, job.sparse ? 1 : 0);
   afterWork_.push_back([=, this, host = plan.host] {
-    collect(job, host, hostValues<uint32_t>(selected, 0, selectedCount), hostValues<uint32_t>(map, 0, mapCount), hostValues<int32_t>(visits, 0, tileCount), *statistics);
+    collect(job, host, hostValues<uint32_t>(selected, 0, selectedCount), hostValues<uint32_t>(map, 0, mapCount), job.sparse ? hostValues<uint32_t>(visits, 0, 1).front() : 0, *statistics);
     statistics->routingSeconds = runtime_->secondsBetween(*started, *routed);
     statistics->attentionSeconds = runtime_->secondsBetween(*routed, *ended);
   });
