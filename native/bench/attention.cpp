@@ -1,5 +1,6 @@
 #include "native/bench/attention.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -11,6 +12,7 @@
 #include "native/backends/backend.h"
 #include "native/base/parallel.h"
 #include "native/bench/attention_check.h"
+#include "native/bench/attention_export.h"
 #include "native/bench/attention_inputs.h"
 #include "native/bench/attention_rivals.h"
 #include "native/bench/attention_runner.h"
@@ -37,6 +39,8 @@ struct Setting {
   double matrixRate;                 ///< FLOP per second of `clock`, 0 = unknown
   int64_t repeats;
   std::function<void(const Json&)> progress;
+  std::string exportFolder;          ///< empty = nothing is exported
+  std::vector<double> exported;      ///< densities
 
   const char* kernelName() const { return instructionSet.empty() ? nullptr : instructionSet.c_str(); }
   double seconds(double clocked) const { return clocked / clockThreads; }
@@ -57,6 +61,7 @@ Setting readSetting(const Json& options, int64_t tokens, const std::function<voi
   s.clock = clockName == "cpu" ? processorSeconds : wallSeconds;
   s.clockThreads = clockName == "cpu" ? threadCount() : 1;
   s.instructionSet = options.stringOr("instructionSet", "");
+  s.exportFolder = options.stringOr("export", "");
   if (s.device.kind == "cpu") {
     cpu::chooseTileKernel(s.dtype, s.kernelName());  // refuses an unknown name before anything is measured
     s.matrixRate = libraryMatrixRate(s.dtype, tokens, s.clock);
@@ -107,8 +112,16 @@ Json resultRow(const Setting& s, const AttentionRunner& runner, const std::strin
   return row.set("valid", s.matrixRate <= 0 || flops / dense >= bar * s.matrixRate);
 }
 
+/// One call as a file for other programs, once its times are known.
+void exportCall(const Setting& s, AttentionRunner& runner, const AttentionRunner::Call& call, const std::string& name, Json row) {
+  const Grid& grid = runner.inputs().grid;
+  row.set("device", s.device.name).set("instructionSet", s.backend ? s.backend->instructionSet() : cpu::chooseTileKernel(s.dtype, s.kernelName()).name).set("precision", s.dtype == DType::BF16 ? "bf16" : "f32");
+  row.set("grid", Json::list(std::vector<int32_t>{grid.t, grid.h, grid.w})).set("tokens", grid.tokens()).set("heads", runner.inputs().heads).set("headDim", runner.inputs().headDim).set("repeats", s.repeats);
+  exportAttention(s.exportFolder + "/" + row.stringOr("data", "") + "-" + name + ".safetensors", runner, call, row);
+}
+
 /// Rows of one density: dense and every partition in turn, so that all meet the same weather.
-void measureDensity(const Setting& s, AttentionRunner& runner, const std::vector<BlockPlan>& plans, const std::string& data, double target, Json& rows) {
+void measureDensity(const Setting& s, AttentionRunner& runner, const std::vector<BlockPlan>& plans, const std::string& data, double target, bool exported, Json& rows) {
   std::vector<std::optional<SelectionRule>> rules;
   for (const BlockPlan& plan : plans) rules.push_back(ruleFor(runner, plan, target));
   std::vector<double> dense;
@@ -139,9 +152,11 @@ void measureDensity(const Setting& s, AttentionRunner& runner, const std::vector
     if (!s.backend) row.set("statistics", s.seconds(statisticsSeconds(runner, plans[i], *rules[i])));
     row.set("blocks", plans[i].blocks()).set("meanBlocks", last[i].meanSelectedBlocks).set("tileUnion", last[i].meanTileUnionBlocks).set("tau", static_cast<double>(rules[i]->tau));
     publish(row);
+    if (exported) exportCall(s, runner, {.plan = &plans[i], .rule = *rules[i]}, std::string(partitionName(kKinds[i])) + "-" + Json(target).dump(), row);
     cycleSeconds += median(total[i]) / 3;
     cycleDensity += last[i].density / 3;
   }
+  if (exported && target == s.exported.front()) exportCall(s, runner, {}, "dense", resultRow(s, runner, data, "dense", 1, 1, median(dense), median(dense)));
   if (whole) publish(resultRow(s, runner, data, "cycle", target, cycleDensity, cycleSeconds, median(dense)));
 }
 
@@ -201,7 +216,11 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     if (kind != "captured" && kind != "smooth" && kind != "random") throw Error(ErrorCode::BadRequest, "data are captured, smooth or random, not '" + kind + "'", "data");
     if (kind == "captured" && options.find("model") == nullptr) throw Error(ErrorCode::BadRequest, "captured data need a model folder: model=resources/models/nano", "model");
   }
-  const Setting s = readSetting(options, grid.tokens(), progress);
+  Setting s = readSetting(options, grid.tokens(), progress);
+  if (!s.exportFolder.empty()) {
+    if (const double only = options.numberOr("exportDensity", 0); only > 0) s.exported = {only};
+    else s.exported = densities.empty() ? std::vector{0.25} : densities;
+  }
 
   Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{}), checks(Json::Array{});
   bool accurate = true;
@@ -215,8 +234,12 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     runner->run({});  // pools, pages and clock rates
     const bool first = kind == kinds.front();
     if (first && s.backend) accurate = checkOnDevice(s, *runner, plans, kind, densities.empty() ? 0.26 : densities.front(), checks);
-    for (const double target : !densities.empty() ? densities : first ? std::vector{0.13, 0.19, 0.26, 0.31, 0.5} : std::vector{0.19, 0.26, 0.31})
-      measureDensity(s, *runner, plans, kind, target, rows);
+    std::vector<double> targets = !densities.empty() ? densities : first ? std::vector{0.13, 0.19, 0.26, 0.31, 0.5} : std::vector{0.19, 0.26, 0.31};
+    const auto among = [](const std::vector<double>& list, double target) { return std::find(list.begin(), list.end(), target) != list.end(); };
+    if (first)
+      for (const double target : s.exported)
+        if (!among(targets, target)) targets.push_back(target);
+    for (const double target : targets) measureDensity(s, *runner, plans, kind, target, first && among(s.exported, target), rows);
     if (first && !s.backend && options.boolOr("rivals", true))
       for (size_t i = 0; i < plans.size(); ++i)
         if (const auto rule = ruleFor(*runner, plans[i], 0.25)) compareWithRivals(s, *runner, plans[i], partitionName(kKinds[i]), kind, *rule, rivals);

@@ -1,7 +1,12 @@
 // The benchmarks' inputs and competitors, and that attention of captured values is the same on the device as on the CPU.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "kernels/cpu/tile.h"
 #include "kernels/partition.h"
@@ -13,6 +18,7 @@
 #include "native/bench/attention_runner.h"
 #include "native/bench/model.h"
 #include "native/engine/policy.h"
+#include "native/weights/safetensors.h"
 
 namespace vmoba {
 namespace {
@@ -125,7 +131,67 @@ TEST(BenchAttention, MeasuresTheKernelAskedFor) {
     }
 }
 
+/// Exports one density from `backend` and attends to what the files say.
+void attendToExports(const std::string& backend, const char* precision, const std::vector<std::string>& data) {
+  const auto folder = std::filesystem::temp_directory_path() / ("vmoba-export-" + backend + "-" + std::to_string(::getpid()));
+  Json options = Json::parse(R"({"grid":[3,6,8],"heads":2,"headDim":16,"densities":[0.5],"repeats":1,"rivals":false})");
+  benchAttention(options.set("backend", backend).set("precision", precision).set("data", Json::list(data)).set("export", folder.string()), ignore);
+  EXPECT_TRUE(std::filesystem::remove(folder / (data.front() + "-dense.safetensors")));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    ++files;
+    std::ifstream stream(entry.path(), std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(stream), {}};
+    const SafetensorsHeader header = parseSafetensors(std::as_bytes(std::span(text)), entry.path().filename().string());
+    const Json facts = Json::parse(header.metadata.at("attention"));
+    EXPECT_EQ(entry.path().filename().string(), data.front() + "-" + facts.stringOr("partition", "") + "-0.5.safetensors");
+    EXPECT_GT(facts.numberOr("seconds", 0), 0);
+    EXPECT_GT(facts.numberOr("tau", 0), 0);
+    const auto find = [&](const std::string& name) { return *std::find_if(header.tensors.begin(), header.tensors.end(), [&](const auto& tensor) { return tensor.name == name; }); };
+    const auto element = [&](const SafetensorsEntry& tensor, size_t i, auto value) {
+      std::memcpy(&value, text.data() + tensor.begin + i * sizeof value, sizeof value);
+      return value;
+    };
+    const auto number = [&](const SafetensorsEntry& tensor, size_t i) { return static_cast<double>(toFloat(element(tensor, i, Bf16{}))); };
+    const auto q = find("q"), k = find("k"), v = find("v"), out = find("out"), selection = find("selection"), permutation = find("permutation"), start = find("start");
+    ASSERT_EQ(q.shape, (std::vector<int64_t>{2, 144, 16}));
+    ASSERT_EQ(out.shape, (std::vector<int64_t>{144, 32}));
+    ASSERT_EQ(selection.shape, (std::vector<int64_t>{start.shape[0] - 1, 2, 144}));
+    double wrong = 0, whole = 0, pairs = 0;
+    for (size_t h = 0; h < 2; ++h)
+      for (size_t s = 0; s < 144; ++s) {
+        const auto row = [&](size_t position) { return (h * 144 + static_cast<size_t>(element(permutation, position, int32_t{}))) * 16; };
+        double total = 0;
+        std::vector<double> sums(16);
+        for (size_t c = 0; c + 1 < static_cast<size_t>(start.shape[0]); ++c) {
+          if (!element(selection, (c * 2 + h) * 144 + s, uint8_t{})) continue;
+          for (auto key = static_cast<size_t>(element(start, c, int32_t{})); key < static_cast<size_t>(element(start, c + 1, int32_t{})); ++key) {
+            double dot = 0;
+            for (size_t i = 0; i < 16; ++i) dot += number(q, row(s) + i) * number(k, row(key) + i);
+            const double weight = std::exp(dot / std::sqrt(16.0));
+            total += weight;
+            ++pairs;
+            for (size_t i = 0; i < 16; ++i) sums[i] += weight * number(v, row(key) + i);
+          }
+        }
+        for (size_t i = 0; i < 16; ++i) {
+          const double given = number(out, static_cast<size_t>(element(permutation, s, int32_t{})) * 32 + h * 16 + i);
+          wrong += (given - sums[i] / total) * (given - sums[i] / total);
+          whole += given * given;
+        }
+      }
+    EXPECT_LT(std::sqrt(wrong / whole), 0.01) << entry.path();  // operands and results are rounded to bf16 for the file
+    EXPECT_NEAR(pairs / (2 * 144 * 144), facts.numberOr("density", 0), 1e-6);
+  }
+  EXPECT_GE(files, 2);  // of the first data only
+  std::filesystem::remove_all(folder);
+}
+
+TEST(BenchAttention, ExportsWhatARivalNeeds) { attendToExports("cpu", "f32", {"smooth", "random"}); }
+
 #ifdef VMOBA_EMULATED
+TEST(BenchOnADevice, ExportsWhatARivalNeeds) { attendToExports("emulated", "bf16", {"random"}); }
+
 TEST(BenchOnADevice, MeasuresAttentionByTheSameCommand) {
   const Json result = benchAttention(Json::parse(R"({"backend":"emulated","grid":[3,6,8],"heads":1,"headDim":16,"precision":"bf16","repeats":1,"densities":[0.5],"data":["random"]})"), ignore);
   EXPECT_EQ(result.stringOr("clock", ""), "device");
