@@ -142,6 +142,7 @@ class Backend {
   virtual void synchronize() = 0;
   virtual size_t bytesInUse() const = 0;
   virtual size_t peakBytes() const = 0;
+  virtual size_t peakHeldBytes() const = 0;        ///< with what the pool keeps for reuse
   virtual void trim() = 0;  ///< gives pooled memory back to the system
 
   // Weights ------------------------------------------------------------------------------------------------------

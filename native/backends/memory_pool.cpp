@@ -40,6 +40,7 @@ std::shared_ptr<Storage> MemoryPool::allocate(size_t bytes, std::byte** address)
     }
     if (memory == nullptr) throw Error(ErrorCode::OutOfMemory, std::string(source_->description()) + " refused " + megabytes(bytes) + " of memory");
     held_ += bytes;
+    peakHeld_ = std::max(peakHeld_, held_);
   }
   auto block = std::make_shared<Block>();
   block->pool = shared_from_this();

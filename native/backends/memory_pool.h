@@ -31,6 +31,8 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   void trim();
   size_t inUse() const { return inUse_; }
   size_t peak() const { return peak_; }
+  /// The most ever taken from the source: blocks in use and blocks kept for reuse.
+  size_t peakHeld() const { return peakHeld_; }
 
  private:
   struct Block;
@@ -40,7 +42,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   std::mutex mutex_;
   std::unique_ptr<MemorySource> source_;
   std::multimap<size_t, std::byte*> free_;
-  size_t limit_, inUse_ = 0, held_ = 0, peak_ = 0;
+  size_t limit_, inUse_ = 0, held_ = 0, peak_ = 0, peakHeld_ = 0;
 };
 
 }  // namespace vmoba

@@ -33,6 +33,18 @@ inline Grid benchGrid(const Json& options, int64_t defaultTokens) {
   }
 }
 
+/// A policy object as it is, or one of the app's presets by its name, without the members that keep steps or short clips dense.
+inline Json namedPolicy(const Json& entry) {
+  if (entry.isObject()) return entry;
+  const std::string& name = entry.asString("policies");
+  Json policy;
+  policy.set("name", name);
+  if (name == "dense") return policy.set("mode", "dense");
+  if (name == "vmoba-training-free") return policy.set("mode", "topk").set("scope", "query_head").set("kShare", 0.25);
+  if (name == "vmoba-trained") return policy.set("mode", "threshold").set("scope", "head_global").set("tau", 0.25);
+  throw Error(ErrorCode::BadRequest, "policies are dense, vmoba-training-free, vmoba-trained or a policy object, not '" + name + "'", "policies");
+}
+
 /// `backend` as verify names it, or `device` as requests do.
 inline std::string benchDevice(const Json& options) { return options.stringOr("backend", options.stringOr("device", "cpu")); }
 

@@ -351,14 +351,16 @@ void Dit::forward(std::span<Branch> branches, float timestep, const RopeTable& r
     flows.push_back(std::move(flow));
   }
 
-  std::shared_ptr<Layer> upcoming = stream_ ? loadLayer(0) : nullptr;
+  std::shared_ptr<Layer> upcoming = std::move(first_);
+  if (stream_ && !upcoming) upcoming = loadLayer(0);
   for (int64_t i = 0; i < config_.layers; ++i) {
     std::shared_ptr<Layer> layer = stream_ ? std::move(upcoming) : layers_[static_cast<size_t>(i)];
     // Enqueued before this layer's work: an accelerator copies the next layer while it computes this one.
-    if (stream_ && i + 1 < config_.layers) upcoming = loadLayer(i + 1);
+    if (stream_) upcoming = loadLayer((i + 1) % config_.layers);
     for (size_t b = 0; b < branches.size(); ++b) runLayer(*layer, i, branches[b], flows[b], rope, attention[static_cast<size_t>(i)], trace);
     if (onLayer) onLayer(i);
   }
+  first_ = std::move(upcoming);
 
   std::vector<float> modulation(headModulation_);
   for (size_t i = 0; i < modulation.size(); ++i) modulation[i] += time.embedding[i % static_cast<size_t>(dim)];

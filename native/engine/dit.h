@@ -97,6 +97,7 @@ class Dit {
   std::shared_ptr<LinearWeight> patchEmbedding_, text0_, text2_, head_;
   std::vector<float> headModulation_;
   std::vector<std::shared_ptr<Layer>> layers_;
+  std::shared_ptr<Layer> first_;  ///< when streaming: layer 0, fetched for the next pass behind the last layer's work
 };
 
 }  // namespace vmoba

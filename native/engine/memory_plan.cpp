@@ -13,7 +13,7 @@ constexpr double kMostBlocks = 72;       ///< the most the planner makes of a lo
 struct DecoderLevel {
   double channels = 0;        ///< widest at this level
   double convWork = 0;        ///< multiply-adds per pixel and frame
-  int convs = 0;              ///< causal 3×3×3 convolutions (each keeps two frames)
+  double contextChannels = 0; ///< inputs of all causal convolutions, each of which keeps two frames of them
   int scale = 1;              ///< spatial factor over the latent
   int frames = 1;             ///< frames per latent frame
 };
@@ -25,7 +25,7 @@ std::vector<DecoderLevel> decoderLevels(const Checkpoint& vae) {
     for (const int64_t extent : weight.shape) work *= static_cast<double>(extent);
     level.convWork += work;
     level.channels = std::max({level.channels, static_cast<double>(weight.shape[0]), static_cast<double>(weight.shape[1])});
-    if (weight.shape.size() == 5 && weight.shape[2] == 3) ++level.convs;
+    if (weight.shape.size() == 5 && weight.shape[2] == 3) level.contextChannels += static_cast<double>(weight.shape[1]);
   };
   const auto addBlock = [&](const std::string& prefix) {
     for (const char* part : {".residual.2.weight", ".residual.6.weight", ".shortcut.weight"})
@@ -60,8 +60,8 @@ std::vector<DecoderLevel> decoderLevels(const Checkpoint& vae) {
 double decodeBytes(const std::vector<DecoderLevel>& levels, double rows, double columns, double tiles, double elementSize) {
   double contexts = 0, working = 0;
   for (const DecoderLevel& level : levels) {
-    const double frame = rows * level.scale * columns * level.scale * level.channels * elementSize;
-    contexts += 2 * level.convs * frame * tiles;
+    const double channel = rows * level.scale * columns * level.scale * elementSize, frame = channel * level.channels;
+    contexts += 2 * level.contextChannels * channel * tiles;
     // Input, padded buffer, output, shortcut and the library's own scratch are alive together.
     working = std::max(working, (4.0 * level.frames + 4) * frame);
   }
@@ -104,6 +104,8 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const auto within = [&](double bytes) { return limitBytes == 0 || bytes <= limit; };
   plan.sequentialBranches = !within(sampling(false, false));
   plan.streamWeights = plan.sequentialBranches && !within(sampling(false, true));
+  // Together they share each layer that comes: half the traffic, for one residual stream more.
+  if (plan.streamWeights) plan.sequentialBranches = !within(sampling(true, false));
   plan.weights = static_cast<size_t>(plan.streamWeights ? 2.5 * layerWeights : allWeights);
   plan.sampling = static_cast<size_t>(sampling(plan.streamWeights, plan.sequentialBranches));
 

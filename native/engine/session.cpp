@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "native/base/error.h"
+#include "native/base/parallel.h"
 #include "native/engine/noise.h"
 #include "native/engine/prompt_words.h"
 
@@ -32,7 +33,10 @@ std::string megabytes(size_t bytes) { return std::to_string(bytes >> 20) + " MiB
 /// Colours from -1 to 1 as bytes.
 std::vector<uint8_t> toBytes(const std::vector<float>& values) {
   std::vector<uint8_t> bytes(values.size());
-  std::transform(values.begin(), values.end(), bytes.begin(), [](float value) { return static_cast<uint8_t>(std::lround((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f)); });
+  parallelForRanges(static_cast<int64_t>(values.size()), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::transform(values.begin() + begin, values.begin() + end, bytes.begin() + begin,
+                   [](float value) { return static_cast<uint8_t>(std::lround((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f)); });
+  });
   return bytes;
 }
 
@@ -350,6 +354,8 @@ RgbFrames Session::decodeFrames() {
   for (bool done = false; !done;) {
     try {
       Running running(*this, "decoding");
+      // What sampling left in the pool fits no image, and what the single first frame leaves fits no later run of four.
+      if (!decoder_ || framesDecoded_ == 1) model_->backend().trim();
       if (!decoder_) decoder_ = std::make_unique<Vae::Decoder>(model_->vae(), stored().x, latentShape_, plan_.decodeTile);
       running.progress_.fraction = decoder_->fraction();
       decoded = decoder_->next();

@@ -63,6 +63,8 @@ class Session {
   RgbFrames decodeFrames();
   /// From any thread: the running call ends within a fraction of a second with Error{Cancelled}.
   void cancel() { cancelled_ = true; }
+  /// For measurement: what computes, with the memory it has held so far. Null while no model is loaded.
+  Backend* backend() const { return model_ ? &model_->backend() : nullptr; }
   size_t externalBytes() const { return model_ ? model_->backend().bytesInUse() : 0; }
 
  private:

@@ -10,6 +10,7 @@
 #include "native/base/json.h"
 #include "native/bench/attention.h"
 #include "native/bench/model.h"
+#include "native/bench/render.h"
 #include "native/engine/inspect.h"
 #include "native/engine/verify/verify.h"
 #include "native/tools/random_model/random_model.h"
@@ -20,11 +21,14 @@ constexpr const char* kUsage = R"(vmoba-native <command>
 
   verify <directory> [--backend cpu] [--threads N] [--json]
       run every reference fixture through the engine; exit 1 if anything fails
-  bench attention|model [--option value ...]
+  bench attention|model|render [--option value ...]
       options are passed on as JSON members, e.g. --tokens 7800 --device cpu
+      attention: the kernels; model: forward passes, e.g. --preset 14b --layers 8 --branches 2 --stream both
+      render: a whole render of a random model, or of --model <folder>: text encoder, guided steps, decode;
+              e.g. --preset 1.3b --steps 50 --policy dense --backend cuda --memoryLimitBytes 10000000000
   inspect <file or folder>
   devices
-  random-model <folder> --preset nano|1.3b|tiny --tokenizer <spiece.model> [--seed N]
+  random-model <folder> --preset nano|1.3b|14b|tiny --tokenizer <spiece.model> [--seed N]
       a complete model folder with random weights
 
 exit codes: 0 ok, 1 a check failed, 2 bad input or file
@@ -100,6 +104,7 @@ int run(const Arguments& arguments) {
     return std::printf("%s\n", result.dump().c_str()), result.boolOr("accurate", true) ? 0 : 1;
   }
   if (command == "bench" && target() == "model") return std::printf("%s\n", vmoba::benchModel(asJson(arguments.options), progress).dump().c_str()), 0;
+  if (command == "bench" && target() == "render") return std::printf("%s\n", vmoba::benchRender(asJson(arguments.options), progress).dump().c_str()), 0;
   if (command == "random-model") return vmoba::writeRandomModel(target(), asJson(arguments.options)), 0;
   std::fputs(kUsage, stderr);
   return 2;

@@ -77,8 +77,8 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   if (!bytes.empty() && std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail("cannot be written");
 }
 
-void AtomicFile::commit() {
-  if (!flushToDisk(file_)) fail("cannot be written");
+void AtomicFile::commit(bool durable) {
+  if (durable ? !flushToDisk(file_) : std::fflush(file_) != 0) fail("cannot be written");
   const int closed = std::fclose(std::exchange(file_, nullptr));
   std::error_code reason;
   if (closed == 0) std::filesystem::rename(fromUtf8(temporary_), fromUtf8(path_), reason);
@@ -88,7 +88,7 @@ void AtomicFile::commit() {
     std::filesystem::remove(fromUtf8(temporary_), ignored);
     throw Error(ErrorCode::Io, path_ + ": cannot be written: " + why);
   }
-  flushFolder(fromUtf8(path_).parent_path());
+  if (durable) flushFolder(fromUtf8(path_).parent_path());
 }
 
 }  // namespace vmoba

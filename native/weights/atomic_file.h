@@ -20,8 +20,8 @@ class AtomicFile {
   /// Appends. Error{Io} when the disk refuses.
   void write(std::span<const std::byte> bytes);
   void write(const void* data, size_t bytes) { write({static_cast<const std::byte*>(data), bytes}); }
-  /// Makes the file visible under its own name. Call once.
-  void commit();
+  /// Makes the file visible under its own name. Call once. `durable`: a power cut cannot undo it; waits for the disk.
+  void commit(bool durable = true);
 
  private:
   [[noreturn]] void fail(const char* what) const;

@@ -55,8 +55,8 @@ struct TensorSource {
 };
 
 /// Writes one file atomically, larger element types first (so that all data are aligned). Error{Io} when the disk
-/// refuses, Error{Internal} when a source gives another number of bytes than its shape says.
+/// refuses, Error{Internal} when a source gives another number of bytes than its shape says. Not `durable`: for files that can be made again.
 void writeSafetensorsStreaming(const std::string& path, std::vector<TensorSource> tensors,
-                               const std::map<std::string, std::string>& metadata = {});
+                               const std::map<std::string, std::string>& metadata = {}, bool durable = true);
 
 }  // namespace vmoba

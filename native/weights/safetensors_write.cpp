@@ -9,7 +9,7 @@
 
 namespace vmoba {
 
-void writeSafetensorsStreaming(const std::string& path, std::vector<TensorSource> tensors, const std::map<std::string, std::string>& metadata) {
+void writeSafetensorsStreaming(const std::string& path, std::vector<TensorSource> tensors, const std::map<std::string, std::string>& metadata, bool durable) {
   std::stable_sort(tensors.begin(), tensors.end(),
                    [](const TensorSource& a, const TensorSource& b) { return elementBytes(a.dtype) > elementBytes(b.dtype); });
   Json::Object header;
@@ -50,7 +50,7 @@ void writeSafetensorsStreaming(const std::string& path, std::vector<TensorSource
     });
     if (left != 0) throw Error(ErrorCode::Internal, path + ": " + tensors[i].name + ": its source gave another number of bytes than its shape says");
   }
-  file.commit();
+  file.commit(durable);
 }
 
 void writeSafetensors(const std::string& path, const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {

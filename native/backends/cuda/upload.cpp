@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "native/base/error.h"
 
@@ -11,7 +10,8 @@ namespace {
 constexpr size_t kWeightSlots = 4, kWeightSlotBytes = size_t{8} << 20;
 }
 
-PinnedSlots::PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes) : runtime_(runtime), slotBytes_(slotBytes), slots_(slots) {
+PinnedSlots::PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes, unsigned threads)
+    : runtime_(runtime), slotBytes_(slotBytes), slots_(slots), fill_(threads) {
   for (Slot& slot : slots_) {
     slot.memory = runtime_.allocatePinned(slotBytes);
     if (slot.memory == nullptr) throw Error(ErrorCode::OutOfMemory, "the system refused " + std::to_string(slots * slotBytes >> 20) + " MiB of pinned memory for copies to the GPU");
@@ -33,7 +33,7 @@ PinnedSlots::Slot& PinnedSlots::next() {
 
 void PinnedSlots::through(StreamId stream, const std::byte* host, size_t bytes, const std::function<void(const std::byte*)>& enqueue) {
   Slot& slot = next();
-  std::memcpy(slot.memory, host, bytes);
+  fill_.copy(slot.memory, host, bytes);
   enqueue(slot.memory);
   runtime_.record(*slot.done, stream);
   slot.busy = true;
@@ -126,7 +126,7 @@ void WeightLoader::work() {
     try {
       if (!bound) runtime_->bindThread();
       bound = true;
-      if (!slots) slots = std::make_unique<PinnedSlots>(*runtime_, kWeightSlots, kWeightSlotBytes);
+      if (!slots) slots = std::make_unique<PinnedSlots>(*runtime_, kWeightSlots, kWeightSlotBytes, WideCopy::suggestedThreads());
       if (!scratchStorage) scratchStorage = pool_->allocate(kWeightSlotBytes, &scratch);
       runtime_->wait(StreamId::Copy, *job.memoryFree);
       Lane lane(*runtime_, *slots, scratch);

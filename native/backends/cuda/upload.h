@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "native/backends/cuda/device_runtime.h"
+#include "native/backends/cuda/wide_copy.h"
 #include "native/backends/memory_pool.h"
 
 namespace vmoba::cuda {
@@ -19,7 +20,8 @@ namespace vmoba::cuda {
 /// Pinned slots used in turn; a slot is filled again only after the copy out of it is done.
 class PinnedSlots {
  public:
-  PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes);
+  /// `threads` fill a slot together.
+  PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes, unsigned threads = 1);
   ~PinnedSlots();
   size_t slotBytes() const { return slotBytes_; }
 
@@ -39,6 +41,7 @@ class PinnedSlots {
   DeviceRuntime& runtime_;
   size_t slotBytes_, turn_ = 0;
   std::vector<Slot> slots_;
+  WideCopy fill_;
 };
 
 /// Set by the loader when the work that fills some memory has been enqueued; waited for by whoever reads it.

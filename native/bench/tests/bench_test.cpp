@@ -17,6 +17,7 @@
 #include "native/bench/attention_rivals.h"
 #include "native/bench/attention_runner.h"
 #include "native/bench/model.h"
+#include "native/bench/render.h"
 #include "native/engine/policy.h"
 #include "native/weights/safetensors.h"
 
@@ -191,6 +192,58 @@ TEST(BenchAttention, ExportsWhatARivalNeeds) { attendToExports("cpu", "f32", {"s
 
 #ifdef VMOBA_EMULATED
 TEST(BenchOnADevice, ExportsWhatARivalNeeds) { attendToExports("emulated", "bf16", {"random"}); }
+
+double number(const Json& json, const char* outer, const char* inner) { return json.at(outer).at(inner).asNumber(inner); }
+
+Json renderTiny(const char* backend, const char* more) {
+  Json options = Json::parse(R"({"preset":"tiny","width":64,"height":48,"frames":9,"steps":4,"precision":"f32","threads":2})");
+  const Json extra = Json::parse(more);
+  for (const auto& [name, value] : extra.asObject("more")) options.set(name, value);
+  return benchRender(options.set("tokenizer", std::string(VMOBA_FIXTURES) + "/tokenizer/spiece.model").set("backend", backend), ignore);
+}
+
+TEST(BenchRender, RunsTextStepsAndDecodeAndSplitsTheirTime) {
+  const Json result = renderTiny("cpu", "{}");
+  EXPECT_EQ(result.integerOr("frames", 0), 9);
+  EXPECT_EQ(result.integerOr("width", 0), 64);
+  EXPECT_EQ(result.integerOr("denseSteps", 0), 1);  // a quarter of four, as the app's preset says
+  EXPECT_EQ(result.integerOr("sparseSteps", 0), 3);
+  EXPECT_LT(result.numberOr("density", 1), result.numberOr("meanDensity", 0));
+  EXPECT_GT(result.numberOr("mixedSpeedup", 0), 0);
+  double sum = 0;
+  for (const char* phase : {"load", "text", "denoise", "decode"}) sum += number(result, "seconds", phase);
+  EXPECT_NEAR(sum, number(result, "seconds", "total"), 1e-6);
+  double kinds = 0;
+  for (const char* kind : {"linears", "attention", "routing", "other"}) kinds += number(result, "denoiseByKind", kind);
+  EXPECT_LE(kinds, number(result, "seconds", "denoise"));
+  EXPECT_GE(result.integerOr("poolHeldPeakBytes", 0), result.integerOr("poolPeakBytes", 1));
+}
+
+TEST(BenchRender, OfDensePolicyHasNoSparseSteps) {
+  const Json result = renderTiny("cpu", R"({"policy":"dense","steps":2})");
+  EXPECT_EQ(result.integerOr("denseSteps", 0), 2);
+  EXPECT_TRUE(result.at("mixedSpeedup").isNull());
+  EXPECT_EQ(result.numberOr("meanDensity", 0), 1);
+}
+
+TEST(BenchModel, ComparesStreamedWithResidentWeightsAndMixesDenseSteps) {
+  const Json result = benchModel(Json::parse(R"({"preset":"tiny","grid":[3,4,4],"precision":"f32","repeats":1,"branches":2,"stream":"both","denseShare":0.5,"policies":["dense","vmoba-training-free"]})"), ignore);
+  const auto& rows = result.at("rows").asArray("rows");
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows[0].find("streamSlowdown"), nullptr);
+  EXPECT_NEAR(rows[3].numberOr("streamSlowdown", 9), rows[3].numberOr("seconds", 0) / rows[1].numberOr("seconds", 1) - 1, 1e-9);
+  EXPECT_NEAR(rows[1].numberOr("mixedSpeedup", 0), 2 / (1 + 1 / rows[1].numberOr("speedup", 1)), 1e-9);
+  EXPECT_LT(rows[3].numberOr("density", 1), 1);
+}
+
+#ifdef VMOBA_EMULATED
+TEST(BenchOnADevice, RendersLikeTheCpu) {
+  const Json device = renderTiny("emulated", R"({"steps":2,"width":32,"height":32,"frames":5})"), cpu = renderTiny("cpu", R"({"steps":2,"width":32,"height":32,"frames":5})");
+  EXPECT_EQ(device.stringOr("device", ""), "emulated");
+  EXPECT_EQ(device.integerOr("frames", 0), 5);
+  EXPECT_NEAR(device.numberOr("density", 0), cpu.numberOr("density", 1), 1e-6);
+  EXPECT_GT(number(device, "decodeByKind", "convolutions"), 0);
+}
 
 TEST(BenchOnADevice, MeasuresAttentionByTheSameCommand) {
   const Json result = benchAttention(Json::parse(R"({"backend":"emulated","grid":[3,6,8],"heads":1,"headDim":16,"precision":"bf16","repeats":1,"densities":[0.5],"data":["random"]})"), ignore);

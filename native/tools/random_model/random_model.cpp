@@ -69,6 +69,7 @@ Json description(const RandomModelOptions& options) {
 
 void writeRandomModel(const std::string& directory, const Json& options) {
   RandomModelOptions o = RandomModelOptions::read(options);
+  const bool durable = options.boolOr("durable", true);
   const std::string spiece = readWhole(o.tokenizer);
   const Tokenizer tokenizer = Tokenizer::parse(std::as_bytes(std::span<const char>(spiece)), o.tokenizer);
   o.textEncoder.vocabulary = (tokenizer.vocabularySize() + 63) / 64 * 64;
@@ -77,9 +78,9 @@ void writeRandomModel(const std::string& directory, const Json& options) {
   std::filesystem::create_directories(fromUtf8(directory), failed);
   if (failed) throw Error(ErrorCode::Io, directory + ": cannot be made: " + failed.message(), "directory");
   writeWhole(directory + "/spiece.model", spiece);
-  writeRandomTensors(directory + "/vae.safetensors", planTensors(o.vae), describe(o.vae), o.seed);
-  writeRandomTensors(directory + "/text_encoder.safetensors", planTensors(o.textEncoder), describe(o.textEncoder), o.seed);
-  writeRandomTensors(directory + "/dit.safetensors", planTensors(o.dit), describe(o.dit), o.seed);
+  writeRandomTensors(directory + "/vae.safetensors", planTensors(o.vae), describe(o.vae), o.seed, durable);
+  writeRandomTensors(directory + "/text_encoder.safetensors", planTensors(o.textEncoder), describe(o.textEncoder), o.seed, durable);
+  writeRandomTensors(directory + "/dit.safetensors", planTensors(o.dit), describe(o.dit), o.seed, durable);
   writeWhole(directory + "/model.json", description(o).dump() + "\n");  // last: a folder with it is complete
 }
 

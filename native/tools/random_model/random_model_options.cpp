@@ -71,8 +71,16 @@ void applyPreset(RandomModelOptions& o) {
     o.limits = limits(64, 832, 5, 81);
     o.defaults = defaults(832, 480, 81, 16, 50, 6, 8);
     o.policy = policy("1.3b-untrained", 3, list({10, 13}), list({3, 10, 13}));
+  } else if (o.preset == "14b") {
+    o.name = "Wan 14B shape (random weights)";
+    o.dit = {.dim = 5120, .layers = 40, .heads = 40, .ffnDim = 13824, .freqDim = 256, .textDim = 4096, .textLength = 512};
+    o.vae = {.dim = 96};
+    o.textEncoder = {.dim = 4096, .attentionDim = 4096, .heads = 64, .ffnDim = 10240, .layers = 1};
+    o.limits = limits(64, 1280, 5, 81);
+    o.defaults = defaults(1280, 720, 81, 16, 50, 5, 5);
+    o.policy = policy("14b-untrained", 3, list({9, 8}), list({3, 9, 8}));
   } else {
-    throw Error(ErrorCode::BadRequest, "preset must be tiny, nano or 1.3b, not '" + o.preset + "'", "preset");
+    throw Error(ErrorCode::BadRequest, "preset must be tiny, nano, 1.3b or 14b, not '" + o.preset + "'", "preset");
   }
 }
 
@@ -88,7 +96,7 @@ RandomModelOptions RandomModelOptions::read(const Json& options) {
   o.name = options.stringOr("name", o.name);
   o.seed = static_cast<uint64_t>(options.integerOr("seed", 0));
   for (const auto& [key, member] : {std::pair<const char*, int64_t*>{"dim", &o.dit.dim}, {"layers", &o.dit.layers}, {"heads", &o.dit.heads},
-                                    {"ffnDim", &o.dit.ffnDim}, {"textLength", &o.dit.textLength}}) {
+                                    {"ffnDim", &o.dit.ffnDim}, {"textLength", &o.dit.textLength}, {"textLayers", &o.textEncoder.layers}}) {
     *member = options.integerOr(key, *member);
     if (*member < 1 || *member > 65536) throw Error(ErrorCode::BadRequest, std::string(key) + " must lie between 1 and 65536", key);
   }

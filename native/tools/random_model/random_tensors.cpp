@@ -44,7 +44,7 @@ float randomNumber(uint64_t key, uint64_t counter) {
   return static_cast<float>(sum - 131070) * 2.6428996e-05f;
 }
 
-void writeRandomTensors(const std::string& path, const std::vector<TensorPlan>& plan, const std::map<std::string, std::string>& metadata, uint64_t seed) {
+void writeRandomTensors(const std::string& path, const std::vector<TensorPlan>& plan, const std::map<std::string, std::string>& metadata, uint64_t seed, bool durable) {
   std::vector<TensorSource> sources;
   for (const TensorPlan& tensor : plan) {
     sources.push_back({tensor.name, tensor.matrix ? DType::BF16 : DType::F32, tensor.shape, [&tensor, seed](const auto& sink) {
@@ -65,7 +65,7 @@ void writeRandomTensors(const std::string& path, const std::vector<TensorPlan>& 
                          }
                        }});
   }
-  writeSafetensorsStreaming(path, std::move(sources), metadata);
+  writeSafetensorsStreaming(path, std::move(sources), metadata, durable);
 }
 
 }  // namespace vmoba

@@ -14,6 +14,8 @@ namespace vmoba {
 float randomNumber(uint64_t key, uint64_t counter);
 
 /// Writes one safetensors file of the planned tensors. Numbers depend on seed, tensor name and element only.
-void writeRandomTensors(const std::string& path, const std::vector<TensorPlan>& plan, const std::map<std::string, std::string>& metadata, uint64_t seed);
+/// `durable`: waits for the disk.
+void writeRandomTensors(const std::string& path, const std::vector<TensorPlan>& plan, const std::map<std::string, std::string>& metadata, uint64_t seed,
+                        bool durable = true);
 
 }  // namespace vmoba
