@@ -164,9 +164,11 @@ struct Flash {
     TILE_UNROLL
     for (int m = 0; m < halves; ++m)
       TILE_UNROLL
-      for (int half = 0; half < 2; ++half)
-        finishRow<D>(a, work, warp * kWarpRows + m * 16 + half * 8 + lane / 4, most[m][half], total[m][half],
+      for (int half = 0; half < 2; ++half) {
+        const int row = warp * kWarpRows + m * 16 + half * 8 + lane / 4;
+        finishRow<D>(a, head, static_cast<int>(work.first) + row, work.target(x, a.firstHead, row, work.entry(x, row)), most[m][half], total[m][half],
                      [&](int n, int e) { return out[m][n][2 * half + e]; });
+      }
   }
 };
 

@@ -30,32 +30,31 @@ TILE_DEVICE tile::Words4 gatherGroup(uint32_t a, uint32_t b, uint32_t c, uint32_
 }
 
 /// Ends a row held by four neighbouring lanes, of which each has sumAt(n, e), its unnormalised output of column 8n + 2·(lane % 4) + e, and
-/// `total`, its part of the denominator. For all lanes of the warp; `row` of the work.
+/// `total`, its part of the denominator. For all lanes of the warp. `position` of the row without cells; `target` as Work gives it.
 template <int D, class SumAt>
-TILE_DEVICE void finishRow(const FlashArguments& a, const Work& work, int row, float most, float total, const SumAt& sumAt) {
+TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, int target, float most, float total, const SumAt& sumAt) {
   const AttendJob<Bf16>& x = a.job;
-  const int quarter = tile::laneIndex() % 4, pair = quarter * 2, entry = work.entry(x, row), position = Work::position(entry);
+  const int quarter = tile::laneIndex() % 4, pair = quarter * 2;
   total += tile::shuffleXor(total, 1);
   total += tile::shuffleXor(total, 2);
-  const bool shared = Work::shared(entry);
+  const bool present = target >= 0, shared = present && (target & kSharedRow) != 0;
   const float inverse = 1 / total;
-  const int64_t partial = shared ? work.partialRow(x, a.firstHead, row) : 0;
-  if (position >= 0 && pair == 0 && (shared || x.logSumExp)) {
-    float* log = shared ? x.partials.logSumExp + partial : x.logSumExp + int64_t{work.head} * x.queries + position;
+  const int64_t row = present ? target & ~kSharedRow : 0;
+  if (present && pair == 0 && (shared || x.logSumExp)) {
+    float* log = shared ? x.partials.logSumExp + row : x.logSumExp + int64_t{head} * x.queries + position;
     *log = tile::fma(most, a.scale, tile::logarithm2(total));
   }
-  const int64_t raster = position < 0 ? 0 : x.scatter ? x.scatter[position] : position;
-  Bf16* to = shared ? x.partials.out + partial * D : x.out + raster * x.outStride + int64_t{work.head} * x.headDim;
+  Bf16* to = shared ? x.partials.out + row * D : x.out + row * x.outStride + int64_t{head} * x.headDim;
   if (!x.accumulate && x.headDim == D && x.outStride % 8 == 0) {  // 16 bytes at a time
     TILE_UNROLL
     for (int n = 0; n < D / 8; n += 4) {
       const auto packed = [&](int i) { return tile::packBf16(sumAt(n + i, 0) * inverse, sumAt(n + i, 1) * inverse); };
       const tile::Words4 words = gatherGroup(packed(0), packed(1), packed(2), packed(3));
-      if (position >= 0) *reinterpret_cast<tile::Words4*>(to + (n + quarter) * 8) = words;
+      if (present) *reinterpret_cast<tile::Words4*>(to + (n + quarter) * 8) = words;
     }
     return;
   }
-  if (position < 0) return;
+  if (!present) return;
   TILE_UNROLL
   for (int n = 0; n < D / 8; ++n) {
     const int column = n * 8 + pair;

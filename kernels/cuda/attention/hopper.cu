@@ -21,8 +21,11 @@ struct Hopper {
   static constexpr int chunks = D / 8;             // 16-byte pieces of a row
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
   static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 1;
-  static constexpr int barriers = turns + 2, worksAt = (barriersAt + barriers * 8 + 127) / 128 * 128;
-  static constexpr int sharedBytes = worksAt + 2 * 128;  // each in a line of its own, by which the emulation follows who reads
+  static constexpr int barriers = turns + 2;
+  static constexpr int notesAt = (barriersAt + barriers * 8 + 127) / 128 * 128, noteWords = 16;  // one per tile of keys in the ring
+  static constexpr int worksAt = notesAt + slots / 2 * noteWords * 4, workWords = 4;             // of an even and an odd turn: index of the work, -1 = there is no more
+  static constexpr int targetsAt = worksAt + 2 * workWords * 4, targetWords = kTileRows + 4;     // of both: where each row's result goes, head, first row
+  static constexpr int sharedBytes = targetsAt + 2 * targetWords * 4;
 
   using Arguments = FlashArguments;
 
@@ -39,8 +42,44 @@ struct Hopper {
   static TILE_DEVICE tile::Shared<Bf16> slotWindow(int slot) { return tile::sharedWindow<Bf16>(slotsAt + slot * slotElements * 2, slotElements); }
   static TILE_DEVICE tile::Shared<uint64_t> barrierWindow() { return tile::sharedWindow<uint64_t>(barriersAt, barriers); }
 
-  /// Holds the index of the work of an even or odd turn; -1: there is no more.
-  static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + turn % 2 * 128, 1); }
+  static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + turn % 2 * workWords * 4, workWords); }
+  static TILE_DEVICE tile::Shared<int32_t> targetWindow(int turn) { return tile::sharedWindow<int32_t>(targetsAt + turn % 2 * targetWords * 4, targetWords); }
+  static TILE_DEVICE tile::Shared<uint32_t> noteWindow(int slot) { return tile::sharedWindow<uint32_t>(notesAt + slot / 2 * noteWords * 4, noteWords); }
+
+  /// What the fetching warpgroup tells of a tile of keys, to the two warps that share a word of row masks.
+  struct Note {
+    static constexpr uint32_t fullBit = 1, idleBit = 4, nextIdleBit = 8, lastBit = 16;  // full: one bit for each of two warps
+    uint32_t flags, rows, secondRows, counts;  ///< counts: keys of the first run, and 16 bits higher of both
+
+    static TILE_DEVICE void write(int slot, int word, const KeyTile& tile, const KeyTile& next) {
+      if (tile::laneIndex() != 0) return;
+      const auto note = noteWindow(slot);
+      uint32_t flags = 0;
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half) flags |= tile.full(TileKeys, 0xffffu << half * 16) ? fullBit << half : 0;
+      flags |= (tile.idle() ? idleBit : 0) | (next.keys() == 0 ? lastBit : next.idle() ? nextIdleBit : 0);
+      note.set(word, flags);
+      note.set(4 + word, tile.rows);
+      note.set(8 + word, tile.secondCount > 0 ? tile.secondRows : 0);
+      if (word > 0) return;
+      note.set(12, static_cast<uint32_t>(tile.count | tile.keys() << 16));
+    }
+    static TILE_DEVICE Note read(int slot, int word) {
+      const auto note = noteWindow(slot);
+      return {note.get(word), note.get(4 + word), note.get(8 + word), note.get(12)};
+    }
+    TILE_DEVICE bool full(int warp) const { return flags & fullBit << warp % 2; }
+    TILE_DEVICE bool idle() const { return flags & idleBit; }
+    TILE_DEVICE bool last() const { return flags & lastBit; }
+    /// Whether the next tile of the same work is this warpgroup's too.
+    TILE_DEVICE bool more() const { return !(flags & (lastBit | nextIdleBit)); }
+    /// Row `row` of the word attends to the tile's keys [from, end).
+    TILE_DEVICE KeyTile::Run attended(int row) const {
+      const int count = static_cast<int>(counts & 0xffff), keys = static_cast<int>(counts >> 16);
+      return {tile::bitOf(rows, row) ? 0 : count, tile::bitOf(secondRows, row) ? keys : count};
+    }
+  };
+
   static TILE_DEVICE Work workAt(const Arguments& a, int index) {
     Work work = Work::at(a.job, a.firstHead, index);
     if constexpr (!Sparse) work.cell = nullptr;
@@ -142,22 +181,25 @@ struct Hopper {
         return;
       }
       const Work work = workAt(a, index);
-      KeyWalk<TileKeys> walk(work.cell, x.start, x.keys, 0);
+      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.start, x.keys, warp);
       bool first = true;
-      for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next())
+      for (KeyTile keys = walk.next(), next; keys.keys() > 0; keys = next) {
+        next = walk.next();
         TILE_UNROLL
         for (int part = 0; part < 2; ++part) {
           const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{work.head} * x.keys * D;
           tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
+          if (part == 0) Note::write(filling.slot, warp, keys, next);
           fetch(slotWindow(filling.slot), rows, keys);
           inFlight.push(filled + filling.slot);
           filling.advance();
           if (!first) continue;
           first = false;
           inFlight.settle();  // a warpgroup that idles at the end waits for the last values before it lets go of its queries
-          fetchQueries(x, work, warp, turn);
+          fetchQueries(a, work, warp, turn);
           inFlight.push(queriesFilled);
         }
+      }
     }
   }
 
@@ -166,7 +208,7 @@ struct Hopper {
     constexpr int rowsAtOnce = producers / chunks;
     if (keys.count == TileKeys) {
       const Bf16* from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
-      TILE_UNROLL
+      TILE_UNROLL_BY(8)
       for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(to, tile::swizzled(firstRow + i * rowsAtOnce, chunk, TileKeys), from + i * rowsAtOnce * D);
     } else {
       TILE_UNROLL_BY(4)
@@ -179,11 +221,18 @@ struct Hopper {
   }
 
   /// Once the rows of the turn before are no longer needed. A warp copies a quarter of the rows, each by D/8 lanes.
-  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, const Work& work, int warp, int turn) {
+  static TILE_DEVICE void fetchQueries(const Arguments& a, const Work& work, int warp, int turn) {
     static_assert(kTileRows == producers);
+    const AttendJob<Bf16>& x = a.job;
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
-    const int lane = tile::laneIndex(), chunk = lane % chunks, mine = Work::position(work.entry(x, warp * 32 + lane));
+    const int lane = tile::laneIndex(), chunk = lane % chunks, entry = work.entry(x, warp * 32 + lane), mine = Work::position(entry);
+    const int target = work.target(x, a.firstHead, warp * 32 + lane, entry);
     tile::waitPhase(barrierWindow(), queriesEmptied, turn % 2 ^ 1);
+    targetWindow(turn).set(warp * 32 + lane, target);
+    if (warp == 0 && lane == 0) {
+      targetWindow(turn).set(kTileRows, work.head);
+      targetWindow(turn).set(kTileRows + 1, static_cast<int>(work.first));
+    }
     TILE_UNROLL_BY(4)
     for (int row = lane / chunks; row < 32; row += 32 / chunks) {
       const int position = tile::shuffle(mine, row);
@@ -202,12 +251,12 @@ struct Hopper {
   };
 
   /// Logits become weights relative to each row's new maximum.
-  static TILE_DEVICE void weigh(Rows& rows, const KeyTile& keys, int warp, float scale) {
+  static TILE_DEVICE void weigh(Rows& rows, const Note& note, int warp, float scale) {
     const int lane = tile::laneIndex(), pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
-    if (!keys.full(TileKeys, 0xffffu << (warp % 2 * 16)))
+    if (!note.full(warp))
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const KeyTile::Run run = keys.attended(firstRow + half * 8);
+        const KeyTile::Run run = note.attended(firstRow + half * 8);
         TILE_UNROLL
         for (int n = 0; n < TileKeys / 8; ++n)
           TILE_UNROLL
@@ -265,7 +314,6 @@ struct Hopper {
   }
 
   static TILE_DEVICE void consume(const Arguments& a, int warp) {
-    const AttendJob<Bf16>& x = a.job;
     const int group = warp / 4, lane = tile::laneIndex();
     const auto phases = barrierWindow();
     Place place;
@@ -285,83 +333,80 @@ struct Hopper {
 
     for (int turn = 0;; turn ^= 1) {
       tile::waitPhase(phases, queriesFilled, turn);
-      const int index = workWindow(turn).get(0);
-      if (index < 0) return;
-      const Work work = workAt(a, index);
+      if (workWindow(turn).get(0) < 0) return;
       Rows rows;
       TILE_UNROLL
       for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
-      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.start, x.keys, warp / 2);
-      KeyTile next = walk.next();
       bool holding = true;  // the queries
       const auto letGo = [&] {
-        if (next.keys() > 0 || !holding) return;
         holding = false;
         tile::warpBarrier();  // all lanes know their work
         if (lane == 0) tile::arrivePhase(phases, queriesEmptied);
       };
-      while (next.keys() > 0) {
-        if (next.idle()) {
-          TILE_UNROLL
-          for (int part = 0; part < 2; ++part) {
-            wait(place);
-            release(place.slot);
-            place.advance();
-          }
+      for (bool last = false; !last;) {
+        wait(place);
+        Note note = Note::read(place.slot, warp / 2);
+        if (note.idle()) {
+          tile::warpBarrier();  // all lanes have read the note
+          release(place.slot);
+          place.advance();
+          wait(place);
+          release(place.slot);
+          place.advance();
           takeTurn();
           passTurn();
-          next = walk.next();
+          last = note.last();
           continue;
         }
         // Tiles in a row that rows of this warpgroup attend to. Their values are multiplied one tile late, beside the next logits;
         // before idle tiles pass nothing may be late, or the ring would fill up behind it.
-        KeyTile keys = next;
-        wait(place);
         takeTurn();
         startLogits(rows, group, place.slot);
         passTurn();
-        next = walk.next();
         tile::waitProducts<0>(rows.logits);
         release(place.slot);
-        letGo();
-        weigh(rows, keys, warp, a.scale);
+        if (note.last()) letGo();
+        weigh(rows, note, warp, a.scale);
         packWeights(rows);
         place.advance();
         Place values = place;
         place.advance();
-        bool more = next.keys() > 0 && !next.idle();
+        bool more = note.more();
         if (more) wait(place);  // and so for the values, which lie before these keys in the ring
         while (more) {
-          keys = next;
+          note = Note::read(place.slot, warp / 2);
           takeTurn();
           startLogits(rows, group, place.slot);
           startOut(rows, values.slot);
           passTurn();
-          next = walk.next();
           tile::waitProducts<1>(rows.logits);
           release(place.slot);
-          letGo();
-          weigh(rows, keys, warp, a.scale);
+          if (note.last()) letGo();
+          weigh(rows, note, warp, a.scale);
           place.advance();
           const Place justWeighed = place;
           place.advance();
-          more = next.keys() > 0 && !next.idle();
+          more = note.more();
           if (more) wait(place);                         // here, because its branch keeps the next wait from moving before the weighing
           tile::waitProducts<0>(rows.out, rows.logits);  // new weights take the registers of those just multiplied
           release(values.slot);
           values = justWeighed;
           packWeights(rows);
         }
+        last = note.last();
         wait(values);
         startOut(rows, values.slot);
         tile::waitProducts<0>(rows.out);
         release(values.slot);
       }
-      letGo();
+      if (holding) letGo();
+      const auto targets = targetWindow(turn);
+      const int head = targets.get(kTileRows), firstRow = targets.get(kTileRows + 1);
       TILE_UNROLL
-      for (int half = 0; half < 2; ++half)
-        finishRow<D>(a, work, warp * 16 + half * 8 + tile::laneIndex() / 4, rows.most[half], rows.total[half],
-                     [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
+      for (int half = 0; half < 2; ++half) {
+        const int row = warp * 16 + half * 8 + lane / 4;
+        finishRow<D>(a, head, firstRow + row, targets.get(row), rows.most[half], rows.total[half], [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
+      }
     }
   }
 };

@@ -110,11 +110,13 @@ struct Work {
     return tile::within(first + row, int64_t{x.queries}) ? static_cast<int>(first) + row : -1;
   }
   static TILE_DEVICE int position(int entry) { return entry < 0 ? -1 : entry & ~kSharedRow; }
-  static TILE_DEVICE bool shared(int entry) { return entry >= 0 && (entry & kSharedRow) != 0; }
-  /// Row of the partial results of a launch that begins with head `firstHead`.
+  /// Where the result of a row with this entry goes, in a launch that begins with head `firstHead`: the raster row of `out`, or with
+  /// kSharedRow the row of the partial results; negative: nowhere.
   template <class Job>
-  TILE_DEVICE int64_t partialRow(const Job& x, int firstHead, int row) const {
-    return first + row - int64_t{firstHead} * x.chunks * listRowsOf(x.queries);
+  TILE_DEVICE int target(const Job& x, int firstHead, int row, int entry) const {
+    if (entry < 0) return -1;
+    if (entry & kSharedRow) return static_cast<int>(first + row - int64_t{firstHead} * x.chunks * listRowsOf(x.queries)) | kSharedRow;
+    return x.scatter ? x.scatter[entry] : entry;
   }
 };
 

@@ -11,7 +11,7 @@ template <class T>
 struct Octet;
 template <>
 struct Octet<Bf16> {
-  tile::Words4 words;
+  tile::Words4 words{};
   TILE_DEVICE float at(int i) const { return i % 2 ? tile::highFloat(words.word[i / 2]) : tile::lowFloat(words.word[i / 2]); }
   static TILE_DEVICE Octet pack(const float (&value)[8]) {
     Octet packed;
@@ -22,46 +22,77 @@ struct Octet<Bf16> {
 };
 template <>
 struct Octet<float> {
-  tile::Floats4 half[2];
+  tile::Floats4 half[2]{};
   TILE_DEVICE float at(int i) const { return half[i / 4].at[i % 4]; }
-  static TILE_DEVICE Octet pack(const float (&value)[8]) { return {{{{value[0], value[1], value[2], value[3]}}, {{value[4], value[5], value[6], value[7]}}}}; }
+  static TILE_DEVICE Octet pack(const float (&value)[8]) {
+    Octet packed;
+    TILE_UNROLL
+    for (int i = 0; i < 8; ++i) packed.half[i / 4].at[i % 4] = value[i];
+    return packed;
+  }
 };
 
-// D/8 lanes take a row of a head, eight channels each.
+// D/8 lanes take a row of a head, eight channels each; they look up as many chunks at once.
 template <class T, int D>
 struct Merge {
   static constexpr const char* name = "merge partial results";
-  static constexpr int threads = 256, blocksPerSM = 4, lanes = D / 8, rows = threads / lanes;
+  static constexpr int threads = 256, blocksPerSM = 4, lanes = D / 8, rows = threads / lanes, together = 4;
   struct Arguments {
     AttendJob<T> job;
     int32_t firstHead;
   };
+
+  // Of one chunk and row: where the partial result is (-1: nowhere), and the logarithm of its denominator.
+  struct Part {
+    int64_t row = -1;
+    float log = -3.4e38f;
+  };
+  static TILE_DEVICE Part partOf(const Arguments& a, int local, int chunk, int position) {
+    const AttendJob<T>& x = a.job;
+    if (!tile::within(chunk, x.chunks) || !tile::within(position, x.queries)) return {};
+    const int place = x.places[(int64_t{a.firstHead + local} * x.chunks + chunk) * x.queries + position];
+    if (place < 0) return {};
+    const int64_t row = (int64_t{local} * x.chunks + chunk) * listRowsOf(x.queries) + place;
+    return {row, x.partials.logSumExp[row]};
+  }
+
   static TILE_DEVICE void run(const Arguments& a) {
     const AttendJob<T>& x = a.job;
-    const int local = tile::blockIndex().y, position = tile::blockIndex().x * rows + tile::threadIndex() / lanes, channel = tile::threadIndex() % lanes * 8;
-    if (!tile::within(position, x.queries)) return;
-    const int64_t listRows = listRowsOf(x.queries);
-    const int32_t* places = x.places + int64_t{a.firstHead + local} * x.chunks * x.queries + position;
-    float most = -3.4e38f, total = 0, sum[8] = {};
-    for (int chunk = 0; chunk < x.chunks; ++chunk) {
-      const int place = places[int64_t{chunk} * x.queries];
-      if (place >= 0) most = tile::maximum(most, x.partials.logSumExp[(int64_t{local} * x.chunks + chunk) * listRows + place]);
+    const int local = tile::blockIndex().y, position = tile::blockIndex().x * rows + tile::threadIndex() / lanes;
+    const int lane = tile::laneIndex() % lanes, firstLane = tile::laneIndex() - lane, channel = lane * 8;
+    float most = -3.4e38f;
+    Part mine;
+    for (int chunk = 0; chunk < x.chunks; chunk += lanes) {
+      mine = partOf(a, local, chunk + lane, position);
+      most = tile::maximum(most, mine.log);
     }
-    if (most < -3.3e38f) return;  // not a shared row
-    TILE_UNROLL_BY(4)
-    for (int chunk = 0; chunk < x.chunks; ++chunk) {
-      const int place = places[int64_t{chunk} * x.queries];
-      if (place < 0) continue;
-      const int64_t row = (int64_t{local} * x.chunks + chunk) * listRows + place;
-      const float weight = tile::exponential2(x.partials.logSumExp[row] - most);
-      const auto part = *reinterpret_cast<const Octet<T>*>(x.partials.out + row * D + channel);
-      total += weight;
-      TILE_UNROLL
-      for (int i = 0; i < 8; ++i) sum[i] = tile::fma(weight, part.at(i), sum[i]);
+    TILE_UNROLL
+    for (int distance = 1; distance < lanes; distance *= 2) most = tile::maximum(most, tile::shuffleXor(most, distance));
+    float total = 0, sum[8] = {};
+    for (int chunk = 0; chunk < x.chunks; chunk += lanes) {
+      if (x.chunks > lanes) mine = partOf(a, local, chunk + lane, position);
+      for (int i = 0; i < lanes && chunk + i < x.chunks; i += together) {
+        Octet<T> part[together];
+        float weight[together];
+        TILE_UNROLL
+        for (int j = 0; j < together; ++j) {
+          const int64_t row = tile::shuffle(mine.row, firstLane + i + j);
+          const float log = tile::shuffle(mine.log, firstLane + i + j);
+          weight[j] = row < 0 ? 0 : tile::exponential2(log - most);
+          part[j] = row < 0 ? Octet<T>{} : *reinterpret_cast<const Octet<T>*>(x.partials.out + row * D + channel);
+        }
+        TILE_UNROLL
+        for (int j = 0; j < together; ++j) {
+          total += weight[j];
+          TILE_UNROLL
+          for (int e = 0; e < 8; ++e) sum[e] = tile::fma(weight[j], part[j].at(e), sum[e]);
+        }
+      }
     }
+    if (total == 0) return;  // not a shared row, or none at all
     const float inverse = 1 / total;
     TILE_UNROLL
-    for (int i = 0; i < 8; ++i) sum[i] *= inverse;
+    for (int e = 0; e < 8; ++e) sum[e] *= inverse;
     const int64_t raster = x.scatter ? x.scatter[position] : position;
     T* to = x.out + raster * x.outStride + int64_t{a.firstHead + local} * x.headDim + channel;
     if (x.headDim == D && x.outStride % 8 == 0) {
@@ -69,8 +100,8 @@ struct Merge {
       return;
     }
     TILE_UNROLL
-    for (int i = 0; i < 8; ++i)
-      if (tile::within(channel + i, x.headDim)) to[i] = tile::fromFloat<T>(sum[i]);
+    for (int e = 0; e < 8; ++e)
+      if (tile::within(channel + e, x.headDim)) to[e] = tile::fromFloat<T>(sum[e]);
   }
 };
 

@@ -54,10 +54,12 @@ struct WarpRanks {
     TILE_UNROLL
     for (int round = 0; round < rounds; ++round) {
       const int position = firstRow + round * 32 + lane;
-      const bool inside = tile::within(position, a.plan.tokens);
-      const Pattern pattern = inside ? Pattern::of(a, head, chunk, position) : Pattern{};
+      const Pattern pattern = tile::within(position, a.plan.tokens) ? Pattern::of(a, head, chunk, position) : Pattern{};
       rank[round] = pattern.rank();
       elsewhere[round] = pattern.elsewhere;
+    }
+    TILE_UNROLL
+    for (int round = 0; round < rounds; ++round) {
       uint32_t alike = 0xffffffffu;
       TILE_UNROLL
       for (int bit = 0; bit < kChunkBlocks; ++bit) {
@@ -198,40 +200,48 @@ struct SortRows {
   }
 };
 
+// A warp builds a cell: lane j gathers which rows select block j of the chunk.
 struct BuildCells {
   static constexpr const char* name = "build cells";
-  static constexpr int threads = kTileRows, blocksPerSM = 8;
-  static constexpr int sharedBytes = kChunkBlocks * kTileWarps * 4;
+  static constexpr int threads = 256, blocksPerSM = 4, warps = threads / 32;
   using Arguments = PackArguments;
   static TILE_DEVICE void run(const Arguments& a) {
-    const int tileIndex = tile::blockIndex().x, list = tile::blockIndex().y, head = list / a.chunks, chunk = list % a.chunks, thread = tile::threadIndex();
-    const int firstCell = a.packing.cellFirst[list];
-    if (tileIndex >= a.packing.cellFirst[list + 1] - firstCell) return;
-    const auto masks = tile::sharedWindow<uint32_t>(0, kChunkBlocks * kTileWarps);
-    const int64_t first = list * a.listRows() + int64_t{tileIndex} * kTileRows;
-    const int entry = a.packing.order[first + thread];
-    const uint32_t bits = entry < 0 ? 0 : Pattern::of(a, head, chunk, entry & ~kSharedRow).bits, missing = tile::ballot(entry < 0);
-    TILE_UNROLL
-    for (int j = 0; j < kChunkBlocks; ++j) {
-      const uint32_t votes = tile::ballot(tile::bitOf(bits, j));
-      if (tile::laneIndex() == 0) masks.set(j * kTileWarps + tile::warpIndex(), votes ? votes | missing : 0);
+    const int list = tile::blockIndex().y, head = list / a.chunks, chunk = list % a.chunks, lane = tile::laneIndex();
+    const int firstCell = a.packing.cellFirst[list], cells = a.packing.cellFirst[list + 1] - firstCell, chunkFirst = firstBlockOf(chunk, a.chunks, a.plan.blocks);
+    uint32_t visits = 0;
+    for (int index = tile::blockIndex().x * warps + tile::warpIndex(); index < cells; index += tile::gridExtent().x * warps) {
+      const int64_t first = list * a.listRows() + int64_t{index} * kTileRows;
+      int entry[kTileWarps];
+      uint32_t bits[kTileWarps], rows[kTileWarps] = {}, any = 0;
+      TILE_UNROLL
+      for (int word = 0; word < kTileWarps; ++word) entry[word] = a.packing.order[first + word * 32 + lane];
+      TILE_UNROLL
+      for (int word = 0; word < kTileWarps; ++word) bits[word] = entry[word] < 0 ? 0 : Pattern::of(a, head, chunk, entry[word] & ~kSharedRow).bits;
+      TILE_UNROLL
+      for (int word = 0; word < kTileWarps; ++word) {
+        const uint32_t missing = tile::ballot(entry[word] < 0);
+        TILE_UNROLL
+        for (int j = 0; j < kChunkBlocks; ++j) {
+          const uint32_t votes = tile::ballot(tile::bitOf(bits[word], j));
+          if (lane == j && votes) rows[word] = votes | missing;
+        }
+        any |= rows[word];
+      }
+      const uint32_t visited = tile::ballot(any != 0);
+      Cell& cell = a.packing.cells[firstCell + index];
+      if (any != 0) {
+        Visit& visit = cell.visits[tile::populationCount(visited & ((1u << lane) - 1u))];
+        visit.block = chunkFirst + lane;
+        TILE_UNROLL
+        for (int word = 0; word < kTileWarps; ++word) visit.rows[word] = rows[word];
+      }
+      visits += static_cast<uint32_t>(tile::populationCount(visited));
+      if (lane != 0) continue;
+      cell.head = head;
+      cell.first = static_cast<int32_t>(first);
+      cell.visitCount = tile::populationCount(visited);
     }
-    tile::barrier();
-    if (thread != 0) return;
-    Cell& cell = a.packing.cells[firstCell + tileIndex];
-    int count = 0;
-    for (int j = 0; j < kChunkBlocks; ++j) {
-      uint32_t any = 0;
-      for (int warp = 0; warp < kTileWarps; ++warp) any |= masks.get(j * kTileWarps + warp);
-      if (!any) continue;
-      cell.visits[count].block = firstBlockOf(chunk, a.chunks, a.plan.blocks) + j;
-      for (int warp = 0; warp < kTileWarps; ++warp) cell.visits[count].rows[warp] = masks.get(j * kTileWarps + warp);
-      ++count;
-    }
-    cell.head = head;
-    cell.first = static_cast<int32_t>(first);
-    cell.visitCount = count;
-    tile::atomicAdd(a.packing.visitTotal, static_cast<uint32_t>(count));
+    if (lane == 0 && visits > 0) tile::atomicAdd(a.packing.visitTotal, visits);
   }
 };
 
@@ -244,7 +254,7 @@ void packRows(tile::Stream stream, const PlanView& plan, int32_t heads, const ui
   tile::launch<PlacePatterns>(stream, {lists}, PlacePatterns::sharedBytes, arguments);
   tile::launch<PlaceLists>(stream, {1}, PlaceLists::sharedBytes, {packing, lists});
   tile::launch<SortRows>(stream, {sortBlocks, chunks, heads}, SortRows::sharedBytes, arguments);
-  tile::launch<BuildCells>(stream, {plan.tiles(), lists}, BuildCells::sharedBytes, arguments);
+  tile::launch<BuildCells>(stream, {tile::divideUp(plan.tiles(), 4 * BuildCells::warps), lists}, 0, arguments);
 }
 
 }  // namespace vmoba::cuda

@@ -150,12 +150,12 @@ struct Plain {
       }
     }
     if (mine < 0) return;
-    const bool shared = Work::shared(work.entry(x, warpOfTile * kWarpRows + row));
-    const int64_t partial = shared ? work.partialRow(x, x.firstHead, warpOfTile * kWarpRows + row) : 0;
+    const int inTile = warpOfTile * kWarpRows + row, target = work.target(x, x.firstHead, inTile, work.entry(x, inTile));
+    const bool shared = (target & kSharedRow) != 0;
+    const int64_t toRow = target & ~kSharedRow;
     if ((shared || x.logSumExp) && quarter == 0 && slice == 0)
-      *(shared ? x.partials.logSumExp + partial : x.logSumExp + int64_t{head} * x.queries + mine) = tile::fma(most, kLog2E, tile::logarithm2(total));
-    const int64_t raster = x.scatter ? x.scatter[mine] : mine;
-    T* to = shared ? x.partials.out + partial * x.width : x.out + raster * x.outRowStride + int64_t{head} * x.outHeadStride + slice;
+      *(shared ? x.partials.logSumExp + toRow : x.logSumExp + int64_t{head} * x.queries + mine) = tile::fma(most, kLog2E, tile::logarithm2(total));
+    T* to = shared ? x.partials.out + toRow * x.width : x.out + toRow * x.outRowStride + int64_t{head} * x.outHeadStride + slice;
     TILE_UNROLL
     for (int j = 0; j < kSlice / 4; ++j) {
       const int column = quarter + 4 * j;
