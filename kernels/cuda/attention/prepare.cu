@@ -4,6 +4,7 @@
 #include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace vmoba::cuda {
 namespace {
@@ -26,7 +27,7 @@ struct Pair<Bf16> {
   static TILE_DEVICE Type pack(float a, float b) { return tile::packBf16(a, b); }
 };
 
-// A thread block takes one segment of one projection. Eight rows at a time: each warp sums the squares of one row, then all
+// Of any alignment; strict in f32. A thread block takes one segment of one projection. Eight rows at a time: each warp sums the squares of one row, then all
 // threads go over the row's pairs of channels (second read from L1).
 template <class T>
 struct Prepare {
@@ -114,6 +115,195 @@ struct Prepare {
   }
 };
 
+// bf16 at the memory's pace, with heads of whole pieces of eight channels. A thread owns `Chunks` pieces, the same ones in all rows of the segment: it
+// holds their norm weights and sums, and moves 16 bytes at a time. While one group of rows is worked on, the loads of the next are on their way,
+// its rotations by asynchronous copies into shared memory. Squares are summed in f32 (finite up to values near 10^18), and so are the at most 64
+// rows of a segment, whose results have 8 bits each; the segments are summed in double. Every order is fixed.
+template <int Threads, int Chunks>
+struct PrepareWide {
+  static constexpr const char* name = "prepare, bf16";
+  static constexpr int threads = Threads, blocksPerSM = Threads * Chunks <= 192 ? 3 : Threads == 192 ? 2 : 1;
+  static constexpr int rows = 4 / Chunks, warps = Threads / tile::warpLanes, lanesOfRow = tile::warpLanes / rows, channels = 8;
+  static constexpr int partialsAt = 2 * kSegmentTokens * 4, rotationsAt = (partialsAt + 2 * warps * rows * 4 + 15) / 16 * 16;
+  static_assert(Threads >= kSegmentTokens && Threads >= rows * 128 / 4);
+  static int sharedBytes(int headDim) { return rotationsAt + 2 * rows * headDim * 4; }
+  using Arguments = PrepareJob<Bf16>;
+
+  static TILE_DEVICE void run(const Arguments& a) {
+    const Projection<Bf16>& x = a.part[tile::blockIndex().x];
+    const int first = a.plan.segmentFirst[tile::blockIndex().y], count = a.plan.segmentFirst[tile::blockIndex().y + 1] - first;
+    const int thread = tile::threadIndex(), lane = tile::laneIndex(), warp = tile::warpIndex(), rowOfLane = lane / lanesOfRow;
+    const int half = a.headDim / 2, chunksOfHead = a.paddedDim / channels;
+    const bool normed = x.norm != nullptr, rotated = x.ropeCos != nullptr, summed = x.segmentSums != nullptr;
+    const float scale = 1.0f / static_cast<float>(a.heads * a.headDim);
+    const auto rasters = tile::sharedWindow<int32_t>(0, kSegmentTokens), offsets = tile::sharedWindow<int32_t>(kSegmentTokens * 4, kSegmentTokens);  // of rows, in pieces
+    const auto partials = tile::sharedWindow<float>(partialsAt, 2 * warps * rows);
+    const auto rotations = tile::sharedWindow<float>(rotationsAt, 2 * rows * a.headDim);  // of each row the cosines, then the sines
+    if (tile::within(thread, count)) {
+      const int raster = a.plan.permutation ? a.plan.permutation[first + thread] : first + thread;
+      rasters.set(thread, raster);
+      offsets.set(thread, static_cast<int32_t>(raster * x.rowStride / channels));
+    }
+
+    const tile::Words4* source[Chunks];
+    tile::Words4* out[Chunks];
+    int pair[Chunks];                   // the first of the piece's pairs within its head
+    bool mine[Chunks], filled[Chunks];  // padding is owned, but not filled
+    float weight[Chunks][channels], sums[Chunks][channels];
+    TILE_UNROLL
+    for (int c = 0; c < Chunks; ++c) {
+      const int chunk = thread + c * Threads, head = chunk / chunksOfHead, channel = chunk % chunksOfHead * channels;
+      mine[c] = chunk < a.heads * chunksOfHead;
+      filled[c] = mine[c] && channel < a.headDim;
+      pair[c] = channel / 2;
+      source[c] = reinterpret_cast<const tile::Words4*>(x.source + head * a.headDim + channel);
+      out[c] = reinterpret_cast<tile::Words4*>(x.out + (int64_t{head} * a.plan.tokens + first) * a.paddedDim + channel);
+      TILE_UNROLL
+      for (int i = 0; i < channels; ++i) {
+        weight[c][i] = 1;
+        sums[c][i] = 0;
+      }
+      if (normed && filled[c])
+        TILE_UNROLL
+        for (int i = 0; i < channels; i += 4) {
+          const auto four = *reinterpret_cast<const tile::Floats4*>(x.norm + head * a.headDim + channel + i);
+          TILE_UNROLL
+          for (int j = 0; j < 4; ++j) weight[c][i + j] = four.at[j];
+        }
+    }
+    tile::barrier();
+
+    const auto fetch = [&](tile::Words4 (&to)[rows][Chunks], int group) {
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const int row = group * rows + r;
+        const bool present = tile::within(row, count);
+        const int offset = present ? offsets.get(row) : 0;
+        TILE_UNROLL
+        for (int c = 0; c < Chunks; ++c) {
+          to[r][c] = {};
+          if (present && filled[c]) to[r][c] = source[c][offset];
+        }
+      }
+    };
+    const int fourths = half / 4, rotationRow = thread / (2 * fourths), rotationPiece = thread % (2 * fourths);
+    const auto fetchRotations = [&](int group) {
+      const int row = group * rows + rotationRow;
+      if (rotationRow < rows && tile::within(row, count)) {
+        const bool sine = rotationPiece >= fourths;
+        const float* from = (sine ? x.ropeSin : x.ropeCos) + int64_t{rasters.get(row)} * half + (rotationPiece - (sine ? fourths : 0)) * 4;
+        tile::copyAsync<16>(rotations, (group % 2 * rows + rotationRow) * a.headDim + rotationPiece * 4, from);
+      }
+      tile::commitCopies();
+    };
+
+    tile::Words4 words[rows][Chunks], next[rows][Chunks];
+    fetch(words, 0);
+    if (rotated) fetchRotations(0);
+    uint32_t exponents = 0;
+    for (int group = 0; group * rows < count; ++group) {
+      fetch(next, group + 1);
+      if (normed) {
+        float squares[rows];
+        TILE_UNROLL
+        for (int r = 0; r < rows; ++r) {
+          squares[r] = 0;
+          TILE_UNROLL
+          for (int c = 0; c < Chunks; ++c)
+            TILE_UNROLL
+            for (int w = 0; w < 4; ++w) {
+              const float u = tile::lowFloat(words[r][c].word[w]), v = tile::highFloat(words[r][c].word[w]);
+              squares[r] = tile::fma(v, v, tile::fma(u, u, squares[r]));
+            }
+        }
+        const float sum = foldRows(squares);
+        if (lane % lanesOfRow == 0) partials.set((group % 2 * warps + warp) * rows + rowOfLane, sum);
+      }
+      if (rotated) tile::waitCopies<0>();
+      if (normed || rotated) tile::barrier();  // and everyone is done with the group before
+      if (rotated && (group + 1) * rows < count) fetchRotations(group + 1);
+      float factor = 1;
+      if (normed) {
+        float sum = 0;
+        TILE_UNROLL
+        for (int w = 0; w < warps; ++w) sum += partials.get((group % 2 * warps + w) * rows + rowOfLane);
+        factor = 1.0f / tile::squareRoot(sum * scale + a.eps);
+      }
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const float factorOfRow = tile::shuffle(factor, r * lanesOfRow);
+        const int row = group * rows + r;
+        if (!tile::within(row, count)) continue;
+        TILE_UNROLL
+        for (int c = 0; c < Chunks; ++c) {
+          if (!mine[c]) continue;
+          tile::Words4 result = {};
+          if (filled[c]) {
+            tile::Floats4 cosine, sine;
+            if (rotated) {
+              const int at = ((group % 2 * rows + r) * a.headDim + pair[c]) / 4;
+              cosine = rotations.template getAs<tile::Floats4>(at);
+              sine = rotations.template getAs<tile::Floats4>(at + fourths);
+            }
+            TILE_UNROLL
+            for (int w = 0; w < 4; ++w) {
+              const auto word = static_cast<uint32_t>(tile::renewed(static_cast<int>(words[r][c].word[w])));  // or both halves stay in registers from the squares on
+              exponents |= (word & 0x7f807f80u) + 0x00800080u;  // carries into the sign where the exponent is all ones
+              float u = tile::lowFloat(word), v = tile::highFloat(word);
+              if (normed) {
+                u = u * factorOfRow * weight[c][2 * w];
+                v = v * factorOfRow * weight[c][2 * w + 1];
+              }
+              if (rotated) {
+                const float turned = tile::fma(u, cosine.at[w], -(v * sine.at[w]));
+                v = tile::fma(u, sine.at[w], v * cosine.at[w]);
+                u = turned;
+              }
+              result.word[w] = tile::packBf16(u, v);
+              if (summed) {
+                sums[c][2 * w] += tile::lowFloat(result.word[w]);
+                sums[c][2 * w + 1] += tile::highFloat(result.word[w]);
+              }
+            }
+          }
+          out[c][row * chunksOfHead] = result;
+        }
+      }
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r)
+        TILE_UNROLL
+        for (int c = 0; c < Chunks; ++c) words[r][c] = next[r][c];
+    }
+    if (summed)
+      TILE_UNROLL
+      for (int c = 0; c < Chunks; ++c)
+        if (mine[c]) {
+          double* to = x.segmentSums + (int64_t{tile::blockIndex().y} * a.heads * chunksOfHead + thread + c * Threads) * channels;
+          TILE_UNROLL
+          for (int i = 0; i < channels; ++i) to[i] = static_cast<double>(sums[c][i]);
+        }
+    if ((exponents & 0x80008000u) && a.notFinite) tile::atomicOr(a.notFinite, 1u);
+  }
+
+ private:
+  /// The sums over a warp of `rows` values of each lane, by halves: lane l gets that of value l / lanesOfRow.
+  static TILE_DEVICE float foldRows(float (&value)[rows]) {
+    int mask = tile::warpLanes / 2;
+    TILE_UNROLL
+    for (int kept = rows / 2; kept > 0; kept /= 2, mask /= 2) {
+      const bool upper = (tile::laneIndex() & mask) != 0;
+      TILE_UNROLL
+      for (int i = 0; i < kept; ++i) {
+        const float keeps = upper ? value[i + kept] : value[i], gives = upper ? value[i] : value[i + kept];
+        value[i] = keeps + tile::shuffleXor(gives, mask);
+      }
+    }
+    TILE_UNROLL
+    for (; mask > 0; mask /= 2) value[0] = value[0] + tile::shuffleXor(value[0], mask);
+    return value[0];
+  }
+};
+
 struct BlockMeans {
   static constexpr const char* name = "block means";
   static constexpr int threads = 128, blocksPerSM = 8;
@@ -129,68 +319,46 @@ struct BlockMeans {
     const int column = tile::blockIndex().y * threads + tile::threadIndex();
     if (!tile::within(column, width)) return;
     double sum = 0;
+    TILE_UNROLL_BY(8)
     for (int segment = a.plan.blockFirstSegment[block]; segment < a.plan.blockFirstSegment[block + 1]; ++segment)
       sum += a.segmentSums[int64_t{segment} * width + column];
     a.means[(int64_t{column / a.paddedDim} * a.plan.blocks + block) * a.paddedDim + column % a.paddedDim] = static_cast<float>(sum / length);
   }
 };
 
-// 64 queries by 64 blocks per thread block, 4 by 4 per thread, sixteen channels at a time.
-template <class T>
-struct Gate {
-  static constexpr const char* name = "gate";
-  static constexpr int threads = 256, blocksPerSM = 2, side = 64, depth = 16, stride = side + 1;
-  static constexpr int sharedBytes = 2 * depth * stride * 4;
-  struct Arguments {
-    PlanView plan;
-    const T* q;
-    const float* means;
-    float* gate;
-    int32_t paddedDim;
-  };
-  static TILE_DEVICE void run(const Arguments& a) {
-    const int query0 = tile::blockIndex().x * side, block0 = tile::blockIndex().y * side, head = tile::blockIndex().z;
-    const int thread = tile::threadIndex(), tx = thread % 16, ty = thread / 16;
-    const auto queries = tile::sharedWindow<float>(0, depth * stride);
-    const auto means = tile::sharedWindow<float>(depth * stride * 4, depth * stride);
-    float sum[4][4] = {};
-    for (int i0 = 0; i0 < a.paddedDim; i0 += depth) {
-      for (int at = thread; at < side * depth; at += threads) {
-        const int row = at / depth, i = at % depth;
-        const bool hasQuery = tile::within(query0 + row, a.plan.tokens), hasBlock = tile::within(block0 + row, a.plan.blocks);
-        queries.set(i * stride + row, hasQuery ? tile::toFloat(a.q[(int64_t{head} * a.plan.tokens + query0 + row) * a.paddedDim + i0 + i]) : 0.0f);
-        means.set(i * stride + row, hasBlock ? a.means[(int64_t{head} * a.plan.blocks + block0 + row) * a.paddedDim + i0 + i] : 0.0f);
-      }
-      tile::barrier();
-      for (int i = 0; i < depth; ++i) {
-        float q[4], m[4];
-        TILE_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          q[j] = queries.get(i * stride + tx + 16 * j);
-          m[j] = means.get(i * stride + ty + 16 * j);
-        }
-        TILE_UNROLL
-        for (int c = 0; c < 4; ++c)
-          TILE_UNROLL
-          for (int s = 0; s < 4; ++s) sum[c][s] = tile::fma(q[s], m[c], sum[c][s]);
-      }
-      tile::barrier();
-    }
-    TILE_UNROLL
-    for (int c = 0; c < 4; ++c)
-      TILE_UNROLL
-      for (int s = 0; s < 4; ++s) {
-        const int block = block0 + ty + 16 * c, query = query0 + tx + 16 * s;
-        if (tile::within(block, a.plan.blocks) && tile::within(query, a.plan.tokens))
-          a.gate[(int64_t{head} * a.plan.blocks + block) * a.plan.tokens + query] = sum[c][s];
-      }
+}  // namespace
+
+namespace {
+
+/// Whether all rows of all parts can be moved 16 bytes at a time.
+bool isWide(const PrepareJob<Bf16>& job) {
+  const auto aligned = [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; };
+  bool wide = job.headDim % 8 == 0;
+  for (int i = 0; i < job.parts; ++i) {
+    const Projection<Bf16>& x = job.part[i];
+    wide = wide && x.rowStride % 8 == 0 && x.rowStride / 8 * job.plan.tokens < int64_t{1} << 31 && aligned(x.source) && aligned(x.norm) && aligned(x.ropeCos) && aligned(x.ropeSin) && aligned(x.out);
   }
-};
+  return wide;
+}
+
+template <int Threads, int Chunks>
+void prepareWide(tile::Stream stream, const PrepareJob<Bf16>& job) {
+  using Kernel = PrepareWide<Threads, Chunks>;
+  tile::launch<Kernel>(stream, {job.parts, job.plan.segments}, Kernel::sharedBytes(job.headDim), job);  // q, k, v of the same rows beside each other
+}
 
 }  // namespace
 
 template <class T>
 void prepare(tile::Stream stream, const PrepareJob<T>& job) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    const int chunks = job.heads * job.paddedDim / 8;
+    if (isWide(job) && job.plan.segments <= 65535) {
+      if (chunks <= 192) return prepareWide<192, 1>(stream, job);
+      if (chunks <= 384) return prepareWide<192, 2>(stream, job);
+      if (chunks <= 640) return prepareWide<320, 2>(stream, job);
+    }
+  }
   bool sums = false;
   for (int i = 0; i < job.parts; ++i) sums = sums || job.part[i].segmentSums;
   const int shared = Prepare<T>::rows * 4 + (sums ? job.heads * job.paddedDim * 8 : 0);
@@ -201,16 +369,7 @@ void blockMeans(tile::Stream stream, const PlanView& plan, const double* segment
   tile::launch<BlockMeans>(stream, {plan.blocks, tile::divideUp(heads * paddedDim, BlockMeans::threads)}, 0, {plan, segmentSums, means, heads, paddedDim});
 }
 
-template <class T>
-void gate(tile::Stream stream, const PlanView& plan, const T* q, const float* means, int32_t heads, int32_t paddedDim, float* out) {
-  using Kernel = Gate<T>;
-  tile::launch<Kernel>(stream, {tile::divideUp(plan.tokens, Kernel::side), tile::divideUp(plan.blocks, Kernel::side), heads}, Kernel::sharedBytes,
-                       {plan, q, means, out, paddedDim});
-}
-
 template void prepare<float>(tile::Stream, const PrepareJob<float>&);
 template void prepare<Bf16>(tile::Stream, const PrepareJob<Bf16>&);
-template void gate<float>(tile::Stream, const PlanView&, const float*, const float*, int32_t, int32_t, float*);
-template void gate<Bf16>(tile::Stream, const PlanView&, const Bf16*, const float*, int32_t, int32_t, float*);
 
 }  // namespace vmoba::cuda
