@@ -66,101 +66,99 @@ struct Gate {
 // A mean as three bf16, whose sum it is to the last bit.
 constexpr int kTerms = 3;
 
-// On the tensor cores: queries are the rows, blocks the columns. The order of channels does not matter to a product as long as both sides agree, so
-// each lane takes eight neighbours of 32 channels (16 bytes) as its share of two products: queries go from memory straight to where the
-// product wants them, and are read once. The means of up to twelve tiles of eight blocks lie in shared memory, split and in the products' order.
+// On the tensor cores: blocks are the rows, queries the columns. The order of channels does not matter to a product as long as both sides agree, so
+// each lane takes eight neighbours of 32 channels (16 bytes) as its share of two products: queries go from memory straight to the registers
+// that the products take, and are read once. The means of up to six tiles of sixteen blocks lie in shared memory, split and in the products' order.
 template <int Groups>  // of 32 channels
 struct GateTiles {
   static constexpr const char* name = "gate, bf16";
   static constexpr int threads = 256, blocksPerSM = 2, warpQueries = 32, queries = threads / tile::warpLanes * warpQueries, rounds = 2;
-  static constexpr int tileBlocks = 8, mostTiles = 12, tilePieces = Groups * kTerms * tile::warpLanes;
+  static constexpr int tileBlocks = 16, mostTiles = 6, steps = 2 * Groups, tilePieces = kTerms * steps * tile::warpLanes;
   static int sharedBytes(int tiles) { return tiles * tilePieces * 16; }
   using Arguments = GateArguments<Bf16>;
 
   static TILE_DEVICE void run(const Arguments& a) {
     constexpr int depth = Groups * 32;
-    const int head = tile::blockIndex().z, block0 = tile::blockIndex().x * a.tiles * tileBlocks, thread = tile::threadIndex(), lane = tile::laneIndex();
-    const int rowOfLane = lane / 4, channelOfLane = lane % 4 * 8;
+    const int head = tile::blockIndex().z, block0 = tile::blockIndex().x * a.tiles * tileBlocks, lane = tile::laneIndex(), four = lane / 4;
+    const bool vector = a.plan.tokens % 4 == 0;
     const auto pieces = tile::sharedWindow<tile::Words4>(0, a.tiles * tilePieces);
-    const Bf16* q = a.q + int64_t{head} * a.plan.tokens * depth + channelOfLane;
+    const Bf16* q = a.q + int64_t{head} * a.plan.tokens * depth + lane % 4 * 8;
     float* gate = a.gate + int64_t{head} * a.plan.blocks * a.plan.tokens;
     TILE_ROLLED
     for (int round = 0; round < rounds; ++round) {
-      const int query0 = (tile::blockIndex().y * rounds + round) * queries + tile::warpIndex() * warpQueries + rowOfLane;  // the lane's first
-      tile::Words4 rows[2][2][Groups];  // queries query0 + 16m + 8i
+      const int query0 = (tile::blockIndex().y * rounds + round) * queries + tile::warpIndex() * warpQueries;
+      // Column 2t + e of product n is query 16(n/2) + 4t + 2(n%2) + e: of two products a lane gets four neighbours.
+      tile::Words4 columns[4][Groups];
       TILE_UNROLL
-      for (int m = 0; m < 2; ++m)
+      for (int n = 0; n < 4; ++n) {
+        const int query = query0 + n / 2 * 16 + four / 2 * 4 + n % 2 * 2 + four % 2;
+        const bool present = tile::within(query, a.plan.tokens);
         TILE_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          const int query = query0 + 16 * m + 8 * i;
-          const bool present = tile::within(query, a.plan.tokens);
-          TILE_UNROLL
-          for (int g = 0; g < Groups; ++g) {
-            rows[m][i][g] = {};
-            if (present) rows[m][i][g] = *reinterpret_cast<const tile::Words4*>(q + int64_t{query} * depth + g * 32);
-          }
+        for (int g = 0; g < Groups; ++g) {
+          columns[n][g] = {};
+          if (present) columns[n][g] = *reinterpret_cast<const tile::Words4*>(q + int64_t{query} * depth + g * 32);
         }
+      }
       if (round == 0) {
-        splitMeans(a, pieces, a.means + int64_t{head} * a.plan.blocks * depth, block0, thread);
+        splitMeans(a, pieces, a.means + int64_t{head} * a.plan.blocks * depth, block0);
         tile::barrier();
       }
       for (int t = 0; t < a.tiles && block0 + t * tileBlocks < a.plan.blocks; ++t) {
-        float sum[2][4] = {};
+        float sum[4][4] = {};
         TILE_UNROLL
         for (int term = kTerms - 1; term >= 0; --term)  // the least first
           TILE_UNROLL
-          for (int g = 0; g < Groups; ++g) {
-            const tile::Words4 means = pieces.get(((t * kTerms + term) * Groups + g) * tile::warpLanes + lane);
+          for (int step = 0; step < steps; ++step) {
+            const tile::Words4 means = pieces.get(((t * kTerms + term) * steps + step) * tile::warpLanes + lane);
             TILE_UNROLL
-            for (int step = 0; step < 2; ++step)
-              TILE_UNROLL
-              for (int m = 0; m < 2; ++m) {
-                const uint32_t fragment[4] = {rows[m][0][g].word[2 * step], rows[m][1][g].word[2 * step], rows[m][0][g].word[2 * step + 1],
-                                              rows[m][1][g].word[2 * step + 1]};
-                tile::multiplyAccumulate(sum[m], fragment, means.word[2 * step], means.word[2 * step + 1]);
-              }
+            for (int n = 0; n < 4; ++n)
+              tile::multiplyAccumulate(sum[n], means.word, columns[n][step / 2].word[step % 2 * 2], columns[n][step / 2].word[step % 2 * 2 + 1]);
           }
         TILE_UNROLL
-        for (int column = 0; column < 2; ++column) {
-          const int block = block0 + t * tileBlocks + lane % 4 * 2 + column;
+        for (int row = 0; row < 2; ++row) {
+          const int block = block0 + t * tileBlocks + row * 8 + four;
           if (!tile::within(block, a.plan.blocks)) continue;
-          float* to = gate + int64_t{block} * a.plan.tokens;
           TILE_UNROLL
-          for (int m = 0; m < 2; ++m)
-            TILE_UNROLL
-            for (int i = 0; i < 2; ++i) {
-              const int query = query0 + 16 * m + 8 * i;
-              if (tile::within(query, a.plan.tokens)) to[query] = sum[m][2 * i + column];
+          for (int n = 0; n < 4; n += 2) {
+            const tile::Floats4 values = {{sum[n][2 * row], sum[n][2 * row + 1], sum[n + 1][2 * row], sum[n + 1][2 * row + 1]}};
+            const int query = query0 + n * 8 + lane % 4 * 4;
+            float* to = gate + int64_t{block} * a.plan.tokens + query;
+            if (vector && tile::within(query + 3, a.plan.tokens)) {
+              *reinterpret_cast<tile::Floats4*>(to) = values;
+            } else {
+              TILE_UNROLL
+              for (int i = 0; i < 4; ++i)
+                if (tile::within(query + i, a.plan.tokens)) to[i] = values.at[i];
             }
+          }
         }
       }
     }
   }
 
  private:
-  // Piece (tile, term, group, lane): block lane/4 of the tile, channels 8(lane%4)..+7 of the group.
-  static TILE_DEVICE void splitMeans(const Arguments& a, tile::Shared<tile::Words4> pieces, const float* means, int block0, int thread) {
-    for (int i = thread; i < a.tiles * Groups * tile::warpLanes; i += threads) {
-      const int lane = i % tile::warpLanes, group = i / tile::warpLanes % Groups, tileIndex = i / (tile::warpLanes * Groups);
-      const int block = block0 + tileIndex * tileBlocks + lane / 4;
-      float rest[8] = {};
-      if (tile::within(block, a.plan.blocks))
-        TILE_UNROLL
-        for (int j = 0; j < 8; j += 4) {
-          const auto four = *reinterpret_cast<const tile::Floats4*>(means + int64_t{block} * Groups * 32 + group * 32 + lane % 4 * 8 + j);
-          TILE_UNROLL
-          for (int k = 0; k < 4; ++k) rest[j + k] = four.at[k];
-        }
+  // Piece (tile, term, step, lane) of blocks lane/4 and 8 further of the tile, channels 16(step - step%2) + 8(lane%4) + 4(step%2) and the next three.
+  static TILE_DEVICE void splitMeans(const Arguments& a, tile::Shared<tile::Words4> pieces, const float* means, int block0) {
+    for (int i = tile::threadIndex(); i < a.tiles * steps * tile::warpLanes; i += threads) {
+      const int lane = i % tile::warpLanes, step = i / tile::warpLanes % steps, tileIndex = i / (tile::warpLanes * steps);
+      tile::Floats4 rest[2] = {};
+      TILE_UNROLL
+      for (int row = 0; row < 2; ++row) {
+        const int block = block0 + tileIndex * tileBlocks + row * 8 + lane / 4;
+        if (tile::within(block, a.plan.blocks))
+          rest[row] = *reinterpret_cast<const tile::Floats4*>(means + int64_t{block} * Groups * 32 + step / 2 * 32 + lane % 4 * 8 + step % 2 * 4);
+      }
       TILE_UNROLL
       for (int term = 0; term < kTerms; ++term) {
         tile::Words4 words;
         TILE_UNROLL
         for (int w = 0; w < 4; ++w) {
-          words.word[w] = tile::packBf16(rest[2 * w], rest[2 * w + 1]);
-          rest[2 * w] -= tile::lowFloat(words.word[w]);
-          rest[2 * w + 1] -= tile::highFloat(words.word[w]);
+          float &low = rest[w % 2].at[w / 2 * 2], &high = rest[w % 2].at[w / 2 * 2 + 1];
+          words.word[w] = tile::packBf16(low, high);
+          low -= tile::lowFloat(words.word[w]);
+          high -= tile::highFloat(words.word[w]);
         }
-        pieces.set(((tileIndex * kTerms + term) * Groups + group) * tile::warpLanes + lane, words);
+        pieces.set(((tileIndex * kTerms + term) * steps + step) * tile::warpLanes + lane, words);
       }
     }
   }

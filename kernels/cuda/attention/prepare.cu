@@ -115,192 +115,186 @@ struct Prepare {
   }
 };
 
-// bf16 at the memory's pace, with heads of whole pieces of eight channels. A thread owns `Chunks` pieces, the same ones in all rows of the segment: it
-// holds their norm weights and sums, and moves 16 bytes at a time. While one group of rows is worked on, the loads of the next are on their way,
-// its rotations by asynchronous copies into shared memory. Squares are summed in f32 (finite up to values near 10^18), and so are the at most 64
-// rows of a segment, whose results have 8 bits each; the segments are summed in double. Every order is fixed.
-template <int Threads, int Chunks>
+// bf16 at the memory's pace, with heads of whole pieces of eight channels (16 bytes). A thread owns one piece of all rows of the segment, its sums
+// included. While one group of rows is worked on, the loads of the next are on their way, its rotations by asynchronous copies into shared memory.
+// Squares are summed in f32 (finite for values up to some 10^17), and so are the at most 64 rows of a segment, whose values have 8 bits each; the
+// segments are summed in double. Every order is fixed.
+template <int Threads>
 struct PrepareWide {
   static constexpr const char* name = "prepare, bf16";
-  static constexpr int threads = Threads, blocksPerSM = Threads * Chunks <= 192 ? 3 : Threads == 192 ? 2 : 1;
-  static constexpr int rows = 4 / Chunks, warps = Threads / tile::warpLanes, lanesOfRow = tile::warpLanes / rows, channels = 8;
-  static constexpr int partialsAt = 2 * kSegmentTokens * 4, rotationsAt = (partialsAt + 2 * warps * rows * 4 + 15) / 16 * 16;
-  static_assert(Threads >= kSegmentTokens && Threads >= rows * 128 / 4);
-  static int sharedBytes(int headDim) { return rotationsAt + 2 * rows * headDim * 4; }
+  static constexpr int threads = Threads, blocksPerSM = 768 / Threads;
+  static constexpr int rows = 4, warps = Threads / tile::warpLanes, lanesOfRow = tile::warpLanes / rows, channels = 8, mostFourths = 128 / channels;
+  static constexpr int offsetsAt = kSegmentTokens * 4, partialsAt = 2 * offsetsAt, rotationsAt = partialsAt + 2 * warps * rows * 4;
+  static constexpr int weightsAt = rotationsAt + 2 * rows * 2 * mostFourths * 16;
+  static_assert(Threads >= kSegmentTokens && Threads >= rows * 2 * mostFourths && rotationsAt % 16 == 0);
+  static int sharedBytes(bool normed) { return weightsAt + (normed ? 2 * Threads * 16 : 0); }
   using Arguments = PrepareJob<Bf16>;
 
   static TILE_DEVICE void run(const Arguments& a) {
     const Projection<Bf16>& x = a.part[tile::blockIndex().x];
-    const int first = a.plan.segmentFirst[tile::blockIndex().y], count = a.plan.segmentFirst[tile::blockIndex().y + 1] - first;
-    const int thread = tile::threadIndex(), lane = tile::laneIndex(), warp = tile::warpIndex(), rowOfLane = lane / lanesOfRow;
-    const int half = a.headDim / 2, chunksOfHead = a.paddedDim / channels;
-    const bool normed = x.norm != nullptr, rotated = x.ropeCos != nullptr, summed = x.segmentSums != nullptr;
-    const float scale = 1.0f / static_cast<float>(a.heads * a.headDim);
-    const auto rasters = tile::sharedWindow<int32_t>(0, kSegmentTokens), offsets = tile::sharedWindow<int32_t>(kSegmentTokens * 4, kSegmentTokens);  // of rows, in pieces
-    const auto partials = tile::sharedWindow<float>(partialsAt, 2 * warps * rows);
-    const auto rotations = tile::sharedWindow<float>(rotationsAt, 2 * rows * a.headDim);  // of each row the cosines, then the sines
-    if (tile::within(thread, count)) {
-      const int raster = a.plan.permutation ? a.plan.permutation[first + thread] : first + thread;
-      rasters.set(thread, raster);
-      offsets.set(thread, static_cast<int32_t>(raster * x.rowStride / channels));
-    }
+    if (!x.norm) return x.ropeCos ? by<false, true>(a, x) : by<false, false>(a, x);
+    x.ropeCos ? by<true, true>(a, x) : by<true, false>(a, x);
+  }
 
-    const tile::Words4* source[Chunks];
-    tile::Words4* out[Chunks];
-    int pair[Chunks];                   // the first of the piece's pairs within its head
-    bool mine[Chunks], filled[Chunks];  // padding is owned, but not filled
-    float weight[Chunks][channels], sums[Chunks][channels];
-    TILE_UNROLL
-    for (int c = 0; c < Chunks; ++c) {
-      const int chunk = thread + c * Threads, head = chunk / chunksOfHead, channel = chunk % chunksOfHead * channels;
-      mine[c] = chunk < a.heads * chunksOfHead;
-      filled[c] = mine[c] && channel < a.headDim;
-      pair[c] = channel / 2;
-      source[c] = reinterpret_cast<const tile::Words4*>(x.source + head * a.headDim + channel);
-      out[c] = reinterpret_cast<tile::Words4*>(x.out + (int64_t{head} * a.plan.tokens + first) * a.paddedDim + channel);
-      TILE_UNROLL
-      for (int i = 0; i < channels; ++i) {
-        weight[c][i] = 1;
-        sums[c][i] = 0;
-      }
-      if (normed && filled[c])
-        TILE_UNROLL
-        for (int i = 0; i < channels; i += 4) {
-          const auto four = *reinterpret_cast<const tile::Floats4*>(x.norm + head * a.headDim + channel + i);
-          TILE_UNROLL
-          for (int j = 0; j < 4; ++j) weight[c][i + j] = four.at[j];
-        }
+ private:
+  template <bool Normed, bool Rotated>
+  static TILE_DEVICE void by(const Arguments& a, const Projection<Bf16>& x) {
+    x.segmentSums ? segment<Normed, Rotated, true>(a, x) : segment<Normed, Rotated, false>(a, x);
+  }
+
+  template <bool Normed, bool Rotated, bool Summed>
+  static TILE_DEVICE void segment(const Arguments& a, const Projection<Bf16>& x) {
+    const int first = a.plan.segmentFirst[tile::blockIndex().y], count = a.plan.segmentFirst[tile::blockIndex().y + 1] - first;
+    const int piece = tile::threadIndex();
+    const int piecesOfHead = a.paddedDim / channels, fourths = a.headDim / channels;  // the latter: of a row's cosines, and of its sines
+    const auto rasters = tile::sharedWindow<int32_t>(0, kSegmentTokens), offsets = tile::sharedWindow<int32_t>(offsetsAt, kSegmentTokens);  // of rows, in pieces
+    const auto partials = tile::sharedWindow<float>(partialsAt, 2 * warps * rows);
+    const auto rotations = tile::sharedWindow<tile::Floats4>(rotationsAt, 2 * rows * 2 * fourths);  // of each row the cosines, then the sines
+    const auto weights = tile::sharedWindow<tile::Floats4>(weightsAt, Normed ? 2 * Threads : 0);    // of each piece the first half, then of each the second
+    if (tile::within(piece, count)) {
+      const int raster = a.plan.permutation ? a.plan.permutation[first + piece] : first + piece;
+      rasters.set(piece, raster);
+      offsets.set(piece, static_cast<int32_t>(raster * x.rowStride / channels));
     }
+    const int head = piece / piecesOfHead, fourth = piece % piecesOfHead, column = head * a.headDim + fourth * channels;
+    const bool mine = piece < a.heads * piecesOfHead, filled = mine && fourth < fourths;  // padding is owned, but not filled
+    const auto* source = reinterpret_cast<const tile::Words4*>(x.source + column);
+    auto* out = reinterpret_cast<tile::Words4*>(x.out) + (int64_t{head} * a.plan.tokens + first) * piecesOfHead + fourth;
+    if (Normed && filled)
+      TILE_UNROLL
+      for (int i = 0; i < 2; ++i) weights.set(i * Threads + piece, reinterpret_cast<const tile::Floats4*>(x.norm + column)[i]);
+    float sums[channels] = {};
     tile::barrier();
 
-    const auto fetch = [&](tile::Words4 (&to)[rows][Chunks], int group) {
+    const auto fetch = [&](tile::Words4 (&to)[rows], int group) {
       TILE_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const int row = group * rows + r;
-        const bool present = tile::within(row, count);
-        const int offset = present ? offsets.get(row) : 0;
-        TILE_UNROLL
-        for (int c = 0; c < Chunks; ++c) {
-          to[r][c] = {};
-          if (present && filled[c]) to[r][c] = source[c][offset];
-        }
+        to[r] = {};
+        if (filled && tile::within(group * rows + r, count)) to[r] = source[offsets.get(group * rows + r)];
       }
     };
-    const int fourths = half / 4, rotationRow = thread / (2 * fourths), rotationPiece = thread % (2 * fourths);
+    const int rotatedRow = piece / (2 * fourths), rotation = piece % (2 * fourths);
     const auto fetchRotations = [&](int group) {
-      const int row = group * rows + rotationRow;
-      if (rotationRow < rows && tile::within(row, count)) {
-        const bool sine = rotationPiece >= fourths;
-        const float* from = (sine ? x.ropeSin : x.ropeCos) + int64_t{rasters.get(row)} * half + (rotationPiece - (sine ? fourths : 0)) * 4;
-        tile::copyAsync<16>(rotations, (group % 2 * rows + rotationRow) * a.headDim + rotationPiece * 4, from);
+      const int row = group * rows + rotatedRow;
+      if (rotatedRow < rows && tile::within(row, count)) {
+        const bool sine = rotation >= fourths;
+        const auto* from = reinterpret_cast<const tile::Floats4*>(sine ? x.ropeSin : x.ropeCos) + int64_t{rasters.get(row)} * fourths + rotation - (sine ? fourths : 0);
+        tile::copyAsync<16>(rotations, group % 2 * rows * 2 * fourths + piece, from);
       }
       tile::commitCopies();
     };
 
-    tile::Words4 words[rows][Chunks], next[rows][Chunks];
+    const float scale = 1.0f / static_cast<float>(a.heads * a.headDim);
+    tile::Words4 words[rows], next[rows];
     fetch(words, 0);
-    if (rotated) fetchRotations(0);
-    uint32_t exponents = 0;
+    if (Rotated) fetchRotations(0);
+    bool finite = true;
     for (int group = 0; group * rows < count; ++group) {
       fetch(next, group + 1);
-      if (normed) {
-        float squares[rows];
-        TILE_UNROLL
-        for (int r = 0; r < rows; ++r) {
-          squares[r] = 0;
-          TILE_UNROLL
-          for (int c = 0; c < Chunks; ++c)
-            TILE_UNROLL
-            for (int w = 0; w < 4; ++w) {
-              const float u = tile::lowFloat(words[r][c].word[w]), v = tile::highFloat(words[r][c].word[w]);
-              squares[r] = tile::fma(v, v, tile::fma(u, u, squares[r]));
-            }
-        }
-        const float sum = foldRows(squares);
-        if (lane % lanesOfRow == 0) partials.set((group % 2 * warps + warp) * rows + rowOfLane, sum);
-      }
-      if (rotated) tile::waitCopies<0>();
-      if (normed || rotated) tile::barrier();  // and everyone is done with the group before
-      if (rotated && (group + 1) * rows < count) fetchRotations(group + 1);
+      const int thread = tile::renewed(piece), lane = thread % tile::warpLanes, rowOfLane = lane / lanesOfRow;  // computed again, not held
       float factor = 1;
-      if (normed) {
+      bool suspicious = true;
+      if constexpr (Normed) {
+        const float sum = foldSquares(words);
+        if (lane % lanesOfRow == 0) partials.set((group % 2 * warps + thread / tile::warpLanes) * rows + rowOfLane, sum);
+      }
+      if (Rotated) tile::waitCopies<0>();
+      if (Normed || Rotated) tile::barrier();  // and everyone is done with the group before
+      if (Rotated && (group + 1) * rows < count) fetchRotations(group + 1);
+      if constexpr (Normed) {
         float sum = 0;
         TILE_UNROLL
         for (int w = 0; w < warps; ++w) sum += partials.get((group % 2 * warps + w) * rows + rowOfLane);
         factor = 1.0f / tile::squareRoot(sum * scale + a.eps);
+        suspicious = tile::ballot(!isFinite(sum)) != 0;
       }
+      if (suspicious) finite = finite && areFinite(words);
       TILE_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const float factorOfRow = tile::shuffle(factor, r * lanesOfRow);
+        const float factorOfRow = Normed ? tile::shuffle(factor, r * lanesOfRow) : 1.0f;
         const int row = group * rows + r;
-        if (!tile::within(row, count)) continue;
-        TILE_UNROLL
-        for (int c = 0; c < Chunks; ++c) {
-          if (!mine[c]) continue;
-          tile::Words4 result = {};
-          if (filled[c]) {
-            tile::Floats4 cosine, sine;
-            if (rotated) {
-              const int at = ((group % 2 * rows + r) * a.headDim + pair[c]) / 4;
-              cosine = rotations.template getAs<tile::Floats4>(at);
-              sine = rotations.template getAs<tile::Floats4>(at + fourths);
-            }
-            TILE_UNROLL
-            for (int w = 0; w < 4; ++w) {
-              const auto word = static_cast<uint32_t>(tile::renewed(static_cast<int>(words[r][c].word[w])));  // or both halves stay in registers from the squares on
-              exponents |= (word & 0x7f807f80u) + 0x00800080u;  // carries into the sign where the exponent is all ones
+        if (!mine || !tile::within(row, count)) continue;
+        tile::Words4 result = words[r];
+        if (filled) {
+          tile::Floats4 weight[2], cosine, sine;
+          if constexpr (Normed) {
+            const int at = tile::renewed(piece);  // to be fetched again, not held
+            weight[0] = weights.get(at);
+            weight[1] = weights.get(at + Threads);
+          }
+          if constexpr (Rotated) {
+            const int at = (group % 2 * rows + r) * 2 * fourths + fourth;
+            cosine = rotations.get(at);
+            sine = rotations.get(at + fourths);
+          }
+          TILE_UNROLL
+          for (int w = 0; w < 4; ++w) {
+            uint32_t& word = result.word[w];
+            if constexpr (Normed || Rotated) {
+              word = static_cast<uint32_t>(tile::renewed(static_cast<int>(word)));  // or both halves stay in registers from the squares on
               float u = tile::lowFloat(word), v = tile::highFloat(word);
-              if (normed) {
-                u = u * factorOfRow * weight[c][2 * w];
-                v = v * factorOfRow * weight[c][2 * w + 1];
+              if constexpr (Normed) {
+                u = u * factorOfRow * weight[w / 2].at[2 * w % 4];
+                v = v * factorOfRow * weight[w / 2].at[2 * w % 4 + 1];
               }
-              if (rotated) {
+              if constexpr (Rotated) {
                 const float turned = tile::fma(u, cosine.at[w], -(v * sine.at[w]));
                 v = tile::fma(u, sine.at[w], v * cosine.at[w]);
                 u = turned;
               }
-              result.word[w] = tile::packBf16(u, v);
-              if (summed) {
-                sums[c][2 * w] += tile::lowFloat(result.word[w]);
-                sums[c][2 * w + 1] += tile::highFloat(result.word[w]);
-              }
+              word = tile::packBf16(u, v);
+            }
+            if constexpr (Summed) {
+              sums[2 * w] += tile::lowFloat(word);
+              sums[2 * w + 1] += tile::highFloat(word);
             }
           }
-          out[c][row * chunksOfHead] = result;
         }
+        out[row * piecesOfHead] = result;
       }
       TILE_UNROLL
-      for (int r = 0; r < rows; ++r)
-        TILE_UNROLL
-        for (int c = 0; c < Chunks; ++c) words[r][c] = next[r][c];
+      for (int r = 0; r < rows; ++r) words[r] = next[r];
     }
-    if (summed)
+    if (Summed && mine) {
+      double* to = x.segmentSums + (int64_t{tile::blockIndex().y} * a.heads * piecesOfHead + piece) * channels;
       TILE_UNROLL
-      for (int c = 0; c < Chunks; ++c)
-        if (mine[c]) {
-          double* to = x.segmentSums + (int64_t{tile::blockIndex().y} * a.heads * chunksOfHead + thread + c * Threads) * channels;
-          TILE_UNROLL
-          for (int i = 0; i < channels; ++i) to[i] = static_cast<double>(sums[c][i]);
-        }
-    if ((exponents & 0x80008000u) && a.notFinite) tile::atomicOr(a.notFinite, 1u);
+      for (int i = 0; i < channels; ++i) to[i] = static_cast<double>(sums[i]);
+    }
+    if (!finite && a.notFinite) tile::atomicOr(a.notFinite, 1u);
   }
 
- private:
-  /// The sums over a warp of `rows` values of each lane, by halves: lane l gets that of value l / lanesOfRow.
-  static TILE_DEVICE float foldRows(float (&value)[rows]) {
+  static TILE_DEVICE bool areFinite(const tile::Words4 (&words)[rows]) {
+    uint32_t exponents = 0;
+    TILE_UNROLL
+    for (int i = 0; i < 4 * rows; ++i) exponents |= (words[i / 4].word[i % 4] & 0x7f807f80u) + 0x00800080u;  // carries into the sign where one is all ones
+    return (exponents & 0x80008000u) == 0;
+  }
+
+  /// The sums of squares of the warp's part of each row, by halves: lane l gets that of row l / lanesOfRow.
+  static TILE_DEVICE float foldSquares(const tile::Words4 (&words)[rows]) {
+    float sum[rows];
+    TILE_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      sum[r] = 0;
+      TILE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        const float u = tile::lowFloat(words[r].word[w]), v = tile::highFloat(words[r].word[w]);
+        sum[r] = tile::fma(v, v, tile::fma(u, u, sum[r]));
+      }
+    }
     int mask = tile::warpLanes / 2;
     TILE_UNROLL
     for (int kept = rows / 2; kept > 0; kept /= 2, mask /= 2) {
       const bool upper = (tile::laneIndex() & mask) != 0;
       TILE_UNROLL
       for (int i = 0; i < kept; ++i) {
-        const float keeps = upper ? value[i + kept] : value[i], gives = upper ? value[i] : value[i + kept];
-        value[i] = keeps + tile::shuffleXor(gives, mask);
+        const float keeps = upper ? sum[i + kept] : sum[i], gives = upper ? sum[i] : sum[i + kept];
+        sum[i] = keeps + tile::shuffleXor(gives, mask);
       }
     }
     TILE_UNROLL
-    for (; mask > 0; mask /= 2) value[0] = value[0] + tile::shuffleXor(value[0], mask);
-    return value[0];
+    for (; mask > 0; mask /= 2) sum[0] = sum[0] + tile::shuffleXor(sum[0], mask);
+    return sum[0];
   }
 };
 
@@ -333,7 +327,7 @@ namespace {
 /// Whether all rows of all parts can be moved 16 bytes at a time.
 bool isWide(const PrepareJob<Bf16>& job) {
   const auto aligned = [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; };
-  bool wide = job.headDim % 8 == 0;
+  bool wide = job.headDim % 8 == 0 && job.plan.segments <= 65535;  // what a grid's second dimension takes
   for (int i = 0; i < job.parts; ++i) {
     const Projection<Bf16>& x = job.part[i];
     wide = wide && x.rowStride % 8 == 0 && x.rowStride / 8 * job.plan.tokens < int64_t{1} << 31 && aligned(x.source) && aligned(x.norm) && aligned(x.ropeCos) && aligned(x.ropeSin) && aligned(x.out);
@@ -341,10 +335,12 @@ bool isWide(const PrepareJob<Bf16>& job) {
   return wide;
 }
 
-template <int Threads, int Chunks>
+template <int Threads>
 void prepareWide(tile::Stream stream, const PrepareJob<Bf16>& job) {
-  using Kernel = PrepareWide<Threads, Chunks>;
-  tile::launch<Kernel>(stream, {job.parts, job.plan.segments}, Kernel::sharedBytes(job.headDim), job);  // q, k, v of the same rows beside each other
+  using Kernel = PrepareWide<Threads>;
+  bool normed = false;
+  for (int i = 0; i < job.parts; ++i) normed = normed || job.part[i].norm;
+  tile::launch<Kernel>(stream, {job.parts, job.plan.segments}, Kernel::sharedBytes(normed), job);  // q, k, v of the same rows beside each other
 }
 
 }  // namespace
@@ -352,11 +348,11 @@ void prepareWide(tile::Stream stream, const PrepareJob<Bf16>& job) {
 template <class T>
 void prepare(tile::Stream stream, const PrepareJob<T>& job) {
   if constexpr (std::is_same_v<T, Bf16>) {
-    const int chunks = job.heads * job.paddedDim / 8;
-    if (isWide(job) && job.plan.segments <= 65535) {
-      if (chunks <= 192) return prepareWide<192, 1>(stream, job);
-      if (chunks <= 384) return prepareWide<192, 2>(stream, job);
-      if (chunks <= 640) return prepareWide<320, 2>(stream, job);
+    const int pieces = job.heads * job.paddedDim / 8;
+    if (isWide(job)) {
+      if (pieces <= 192) return prepareWide<192>(stream, job);
+      if (pieces <= 384) return prepareWide<384>(stream, job);
+      if (pieces <= 640) return prepareWide<640>(stream, job);
     }
   }
   bool sums = false;

@@ -123,9 +123,9 @@ std::vector<PrepareCase> prepareCases() {
       {3, 32},                                     // whole pieces, fewer than threads
       {3, 40},                                     // padded by whole pieces
       {5, 128, {3, 5, 7}},                         // no padding
-      {13, 128, {2, 3, 5}},                        // more pieces than threads: two each
-      {25, 128, {2, 3, 4}},                        // more than one warpgroup's
-      {41, 128, {1, 3, 4}},                        // more than is held in registers
+      {13, 128, {2, 3, 5}},                        // a middle size of thread block
+      {25, 128, {2, 3, 4}},                        // the largest
+      {41, 128, {1, 3, 4}},                        // rows wider than that
       {2, 20},                                     // heads of no whole pieces
       {1, 2, {3, 5, 7}},
       {3, 72, {5, 4, 8}, runs},                    // segments of 44 rows, and 20 at the end
