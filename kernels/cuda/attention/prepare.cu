@@ -266,7 +266,7 @@ struct PrepareWide {
   static TILE_DEVICE bool areFinite(const tile::Words4 (&words)[rows]) {
     uint32_t exponents = 0;
     TILE_UNROLL
-    for (int i = 0; i < 4 * rows; ++i) exponents |= (words[i / 4].word[i % 4] & 0x7f807f80u) + 0x00800080u;  // carries into the sign where one is all ones
+    for (int i = 0; i < 4 * rows; ++i) exponents |= (words[i / 4].word[i % 4] & 0x7f807f80u) + 0x00800080u;  // into the sign where all are ones
     return (exponents & 0x80008000u) == 0;
   }
 
@@ -320,17 +320,14 @@ struct BlockMeans {
   }
 };
 
-}  // namespace
-
-namespace {
-
 /// Whether all rows of all parts can be moved 16 bytes at a time.
 bool isWide(const PrepareJob<Bf16>& job) {
   const auto aligned = [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; };
   bool wide = job.headDim % 8 == 0 && job.plan.segments <= 65535;  // what a grid's second dimension takes
   for (int i = 0; i < job.parts; ++i) {
     const Projection<Bf16>& x = job.part[i];
-    wide = wide && x.rowStride % 8 == 0 && x.rowStride / 8 * job.plan.tokens < int64_t{1} << 31 && aligned(x.source) && aligned(x.norm) && aligned(x.ropeCos) && aligned(x.ropeSin) && aligned(x.out);
+    wide = wide && x.rowStride % 8 == 0 && x.rowStride / 8 * job.plan.tokens < int64_t{1} << 31;
+    wide = wide && aligned(x.source) && aligned(x.norm) && aligned(x.ropeCos) && aligned(x.ropeSin) && aligned(x.out);
   }
   return wide;
 }
