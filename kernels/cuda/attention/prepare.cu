@@ -4,6 +4,7 @@
 #include "kernels/cuda/tile/launch.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace vmoba::cuda {
 namespace {
@@ -26,7 +27,7 @@ struct Pair<Bf16> {
   static TILE_DEVICE Type pack(float a, float b) { return tile::packBf16(a, b); }
 };
 
-// A thread block takes one segment of one projection. Eight rows at a time: each warp sums the squares of one row, then all
+// Of any alignment; strict in f32. A thread block takes one segment of one projection. Eight rows at a time: each warp sums the squares of one row, then all
 // threads go over the row's pairs of channels (second read from L1).
 template <class T>
 struct Prepare {
@@ -114,6 +115,189 @@ struct Prepare {
   }
 };
 
+// bf16 at the memory's pace, with heads of whole pieces of eight channels (16 bytes). A thread owns one piece of all rows of the segment, its sums
+// included. While one group of rows is worked on, the loads of the next are on their way, its rotations by asynchronous copies into shared memory.
+// Squares are summed in f32 (finite for values up to some 10^17), and so are the at most 64 rows of a segment, whose values have 8 bits each; the
+// segments are summed in double. Every order is fixed.
+template <int Threads>
+struct PrepareWide {
+  static constexpr const char* name = "prepare, bf16";
+  static constexpr int threads = Threads, blocksPerSM = 768 / Threads;
+  static constexpr int rows = 4, warps = Threads / tile::warpLanes, lanesOfRow = tile::warpLanes / rows, channels = 8, mostFourths = 128 / channels;
+  static constexpr int offsetsAt = kSegmentTokens * 4, partialsAt = 2 * offsetsAt, rotationsAt = partialsAt + 2 * warps * rows * 4;
+  static constexpr int weightsAt = rotationsAt + 2 * rows * 2 * mostFourths * 16;
+  static_assert(Threads >= kSegmentTokens && Threads >= rows * 2 * mostFourths && rotationsAt % 16 == 0);
+  static int sharedBytes(bool normed) { return weightsAt + (normed ? 2 * Threads * 16 : 0); }
+  using Arguments = PrepareJob<Bf16>;
+
+  static TILE_DEVICE void run(const Arguments& a) {
+    const Projection<Bf16>& x = a.part[tile::blockIndex().x];
+    if (!x.norm) return x.ropeCos ? by<false, true>(a, x) : by<false, false>(a, x);
+    x.ropeCos ? by<true, true>(a, x) : by<true, false>(a, x);
+  }
+
+ private:
+  template <bool Normed, bool Rotated>
+  static TILE_DEVICE void by(const Arguments& a, const Projection<Bf16>& x) {
+    x.segmentSums ? segment<Normed, Rotated, true>(a, x) : segment<Normed, Rotated, false>(a, x);
+  }
+
+  template <bool Normed, bool Rotated, bool Summed>
+  static TILE_DEVICE void segment(const Arguments& a, const Projection<Bf16>& x) {
+    const int first = a.plan.segmentFirst[tile::blockIndex().y], count = a.plan.segmentFirst[tile::blockIndex().y + 1] - first;
+    const int piece = tile::threadIndex();
+    const int piecesOfHead = a.paddedDim / channels, fourths = a.headDim / channels;  // the latter: of a row's cosines, and of its sines
+    const auto rasters = tile::sharedWindow<int32_t>(0, kSegmentTokens), offsets = tile::sharedWindow<int32_t>(offsetsAt, kSegmentTokens);  // of rows, in pieces
+    const auto partials = tile::sharedWindow<float>(partialsAt, 2 * warps * rows);
+    const auto rotations = tile::sharedWindow<tile::Floats4>(rotationsAt, 2 * rows * 2 * fourths);  // of each row the cosines, then the sines
+    const auto weights = tile::sharedWindow<tile::Floats4>(weightsAt, Normed ? 2 * Threads : 0);    // of each piece the first half, then of each the second
+    if (tile::within(piece, count)) {
+      const int raster = a.plan.permutation ? a.plan.permutation[first + piece] : first + piece;
+      rasters.set(piece, raster);
+      offsets.set(piece, static_cast<int32_t>(raster * x.rowStride / channels));
+    }
+    const int head = piece / piecesOfHead, fourth = piece % piecesOfHead, column = head * a.headDim + fourth * channels;
+    const bool mine = piece < a.heads * piecesOfHead, filled = mine && fourth < fourths;  // padding is owned, but not filled
+    const auto* source = reinterpret_cast<const tile::Words4*>(x.source + column);
+    auto* out = reinterpret_cast<tile::Words4*>(x.out) + (int64_t{head} * a.plan.tokens + first) * piecesOfHead + fourth;
+    if (Normed && filled)
+      TILE_UNROLL
+      for (int i = 0; i < 2; ++i) weights.set(i * Threads + piece, reinterpret_cast<const tile::Floats4*>(x.norm + column)[i]);
+    float sums[channels] = {};
+    tile::barrier();
+
+    const auto fetch = [&](tile::Words4 (&to)[rows], int group) {
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        to[r] = {};
+        if (filled && tile::within(group * rows + r, count)) to[r] = source[offsets.get(group * rows + r)];
+      }
+    };
+    const int rotatedRow = piece / (2 * fourths), rotation = piece % (2 * fourths);
+    const auto fetchRotations = [&](int group) {
+      const int row = group * rows + rotatedRow;
+      if (rotatedRow < rows && tile::within(row, count)) {
+        const bool sine = rotation >= fourths;
+        const auto* from = reinterpret_cast<const tile::Floats4*>(sine ? x.ropeSin : x.ropeCos) + int64_t{rasters.get(row)} * fourths + rotation - (sine ? fourths : 0);
+        tile::copyAsync<16>(rotations, group % 2 * rows * 2 * fourths + piece, from);
+      }
+      tile::commitCopies();
+    };
+
+    const float scale = 1.0f / static_cast<float>(a.heads * a.headDim);
+    tile::Words4 words[rows], next[rows];
+    fetch(words, 0);
+    if (Rotated) fetchRotations(0);
+    bool finite = true;
+    for (int group = 0; group * rows < count; ++group) {
+      fetch(next, group + 1);
+      const int thread = tile::renewed(piece), lane = thread % tile::warpLanes, rowOfLane = lane / lanesOfRow;  // computed again, not held
+      float factor = 1;
+      bool suspicious = true;
+      if constexpr (Normed) {
+        const float sum = foldSquares(words);
+        if (lane % lanesOfRow == 0) partials.set((group % 2 * warps + thread / tile::warpLanes) * rows + rowOfLane, sum);
+      }
+      if (Rotated) tile::waitCopies<0>();
+      if (Normed || Rotated) tile::barrier();  // and everyone is done with the group before
+      if (Rotated && (group + 1) * rows < count) fetchRotations(group + 1);
+      if constexpr (Normed) {
+        float sum = 0;
+        TILE_UNROLL
+        for (int w = 0; w < warps; ++w) sum += partials.get((group % 2 * warps + w) * rows + rowOfLane);
+        factor = 1.0f / tile::squareRoot(sum * scale + a.eps);
+        suspicious = tile::ballot(!isFinite(sum)) != 0;
+      }
+      if (suspicious) finite = finite && areFinite(words);
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const float factorOfRow = Normed ? tile::shuffle(factor, r * lanesOfRow) : 1.0f;
+        const int row = group * rows + r;
+        if (!mine || !tile::within(row, count)) continue;
+        tile::Words4 result = words[r];
+        if (filled) {
+          tile::Floats4 weight[2], cosine, sine;
+          if constexpr (Normed) {
+            const int at = tile::renewed(piece);  // to be fetched again, not held
+            weight[0] = weights.get(at);
+            weight[1] = weights.get(at + Threads);
+          }
+          if constexpr (Rotated) {
+            const int at = (group % 2 * rows + r) * 2 * fourths + fourth;
+            cosine = rotations.get(at);
+            sine = rotations.get(at + fourths);
+          }
+          TILE_UNROLL
+          for (int w = 0; w < 4; ++w) {
+            uint32_t& word = result.word[w];
+            if constexpr (Normed || Rotated) {
+              word = static_cast<uint32_t>(tile::renewed(static_cast<int>(word)));  // or both halves stay in registers from the squares on
+              float u = tile::lowFloat(word), v = tile::highFloat(word);
+              if constexpr (Normed) {
+                u = u * factorOfRow * weight[w / 2].at[2 * w % 4];
+                v = v * factorOfRow * weight[w / 2].at[2 * w % 4 + 1];
+              }
+              if constexpr (Rotated) {
+                const float turned = tile::fma(u, cosine.at[w], -(v * sine.at[w]));
+                v = tile::fma(u, sine.at[w], v * cosine.at[w]);
+                u = turned;
+              }
+              word = tile::packBf16(u, v);
+            }
+            if constexpr (Summed) {
+              sums[2 * w] += tile::lowFloat(word);
+              sums[2 * w + 1] += tile::highFloat(word);
+            }
+          }
+        }
+        out[row * piecesOfHead] = result;
+      }
+      TILE_UNROLL
+      for (int r = 0; r < rows; ++r) words[r] = next[r];
+    }
+    if (Summed && mine) {
+      double* to = x.segmentSums + (int64_t{tile::blockIndex().y} * a.heads * piecesOfHead + piece) * channels;
+      TILE_UNROLL
+      for (int i = 0; i < channels; ++i) to[i] = static_cast<double>(sums[i]);
+    }
+    if (!finite && a.notFinite) tile::atomicOr(a.notFinite, 1u);
+  }
+
+  static TILE_DEVICE bool areFinite(const tile::Words4 (&words)[rows]) {
+    uint32_t exponents = 0;
+    TILE_UNROLL
+    for (int i = 0; i < 4 * rows; ++i) exponents |= (words[i / 4].word[i % 4] & 0x7f807f80u) + 0x00800080u;  // into the sign where all are ones
+    return (exponents & 0x80008000u) == 0;
+  }
+
+  /// The sums of squares of the warp's part of each row, by halves: lane l gets that of row l / lanesOfRow.
+  static TILE_DEVICE float foldSquares(const tile::Words4 (&words)[rows]) {
+    float sum[rows];
+    TILE_UNROLL
+    for (int r = 0; r < rows; ++r) {
+      sum[r] = 0;
+      TILE_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        const float u = tile::lowFloat(words[r].word[w]), v = tile::highFloat(words[r].word[w]);
+        sum[r] = tile::fma(v, v, tile::fma(u, u, sum[r]));
+      }
+    }
+    int mask = tile::warpLanes / 2;
+    TILE_UNROLL
+    for (int kept = rows / 2; kept > 0; kept /= 2, mask /= 2) {
+      const bool upper = (tile::laneIndex() & mask) != 0;
+      TILE_UNROLL
+      for (int i = 0; i < kept; ++i) {
+        const float keeps = upper ? sum[i + kept] : sum[i], gives = upper ? sum[i] : sum[i + kept];
+        sum[i] = keeps + tile::shuffleXor(gives, mask);
+      }
+    }
+    TILE_UNROLL
+    for (; mask > 0; mask /= 2) sum[0] = sum[0] + tile::shuffleXor(sum[0], mask);
+    return sum[0];
+  }
+};
+
 struct BlockMeans {
   static constexpr const char* name = "block means";
   static constexpr int threads = 128, blocksPerSM = 8;
@@ -129,68 +313,45 @@ struct BlockMeans {
     const int column = tile::blockIndex().y * threads + tile::threadIndex();
     if (!tile::within(column, width)) return;
     double sum = 0;
+    TILE_UNROLL_BY(8)
     for (int segment = a.plan.blockFirstSegment[block]; segment < a.plan.blockFirstSegment[block + 1]; ++segment)
       sum += a.segmentSums[int64_t{segment} * width + column];
     a.means[(int64_t{column / a.paddedDim} * a.plan.blocks + block) * a.paddedDim + column % a.paddedDim] = static_cast<float>(sum / length);
   }
 };
 
-// 64 queries by 64 blocks per thread block, 4 by 4 per thread, sixteen channels at a time.
-template <class T>
-struct Gate {
-  static constexpr const char* name = "gate";
-  static constexpr int threads = 256, blocksPerSM = 2, side = 64, depth = 16, stride = side + 1;
-  static constexpr int sharedBytes = 2 * depth * stride * 4;
-  struct Arguments {
-    PlanView plan;
-    const T* q;
-    const float* means;
-    float* gate;
-    int32_t paddedDim;
-  };
-  static TILE_DEVICE void run(const Arguments& a) {
-    const int query0 = tile::blockIndex().x * side, block0 = tile::blockIndex().y * side, head = tile::blockIndex().z;
-    const int thread = tile::threadIndex(), tx = thread % 16, ty = thread / 16;
-    const auto queries = tile::sharedWindow<float>(0, depth * stride);
-    const auto means = tile::sharedWindow<float>(depth * stride * 4, depth * stride);
-    float sum[4][4] = {};
-    for (int i0 = 0; i0 < a.paddedDim; i0 += depth) {
-      for (int at = thread; at < side * depth; at += threads) {
-        const int row = at / depth, i = at % depth;
-        const bool hasQuery = tile::within(query0 + row, a.plan.tokens), hasBlock = tile::within(block0 + row, a.plan.blocks);
-        queries.set(i * stride + row, hasQuery ? tile::toFloat(a.q[(int64_t{head} * a.plan.tokens + query0 + row) * a.paddedDim + i0 + i]) : 0.0f);
-        means.set(i * stride + row, hasBlock ? a.means[(int64_t{head} * a.plan.blocks + block0 + row) * a.paddedDim + i0 + i] : 0.0f);
-      }
-      tile::barrier();
-      for (int i = 0; i < depth; ++i) {
-        float q[4], m[4];
-        TILE_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          q[j] = queries.get(i * stride + tx + 16 * j);
-          m[j] = means.get(i * stride + ty + 16 * j);
-        }
-        TILE_UNROLL
-        for (int c = 0; c < 4; ++c)
-          TILE_UNROLL
-          for (int s = 0; s < 4; ++s) sum[c][s] = tile::fma(q[s], m[c], sum[c][s]);
-      }
-      tile::barrier();
-    }
-    TILE_UNROLL
-    for (int c = 0; c < 4; ++c)
-      TILE_UNROLL
-      for (int s = 0; s < 4; ++s) {
-        const int block = block0 + ty + 16 * c, query = query0 + tx + 16 * s;
-        if (tile::within(block, a.plan.blocks) && tile::within(query, a.plan.tokens))
-          a.gate[(int64_t{head} * a.plan.blocks + block) * a.plan.tokens + query] = sum[c][s];
-      }
+/// Whether all rows of all parts can be moved 16 bytes at a time.
+bool isWide(const PrepareJob<Bf16>& job) {
+  const auto aligned = [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; };
+  bool wide = job.headDim % 8 == 0 && job.plan.segments <= 65535;  // what a grid's second dimension takes
+  for (int i = 0; i < job.parts; ++i) {
+    const Projection<Bf16>& x = job.part[i];
+    wide = wide && x.rowStride % 8 == 0 && x.rowStride / 8 * job.plan.tokens < int64_t{1} << 31;
+    wide = wide && aligned(x.source) && aligned(x.norm) && aligned(x.ropeCos) && aligned(x.ropeSin) && aligned(x.out);
   }
-};
+  return wide;
+}
+
+template <int Threads>
+void prepareWide(tile::Stream stream, const PrepareJob<Bf16>& job) {
+  using Kernel = PrepareWide<Threads>;
+  bool normed = false;
+  for (int i = 0; i < job.parts; ++i) normed = normed || job.part[i].norm;
+  tile::launch<Kernel>(stream, {job.parts, job.plan.segments}, Kernel::sharedBytes(normed), job);  // q, k, v of the same rows beside each other
+}
 
 }  // namespace
 
 template <class T>
 void prepare(tile::Stream stream, const PrepareJob<T>& job) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    const int pieces = job.heads * job.paddedDim / 8;
+    if (isWide(job)) {
+      if (pieces <= 192) return prepareWide<192>(stream, job);
+      if (pieces <= 384) return prepareWide<384>(stream, job);
+      if (pieces <= 640) return prepareWide<640>(stream, job);
+    }
+  }
   bool sums = false;
   for (int i = 0; i < job.parts; ++i) sums = sums || job.part[i].segmentSums;
   const int shared = Prepare<T>::rows * 4 + (sums ? job.heads * job.paddedDim * 8 : 0);
@@ -201,16 +362,7 @@ void blockMeans(tile::Stream stream, const PlanView& plan, const double* segment
   tile::launch<BlockMeans>(stream, {plan.blocks, tile::divideUp(heads * paddedDim, BlockMeans::threads)}, 0, {plan, segmentSums, means, heads, paddedDim});
 }
 
-template <class T>
-void gate(tile::Stream stream, const PlanView& plan, const T* q, const float* means, int32_t heads, int32_t paddedDim, float* out) {
-  using Kernel = Gate<T>;
-  tile::launch<Kernel>(stream, {tile::divideUp(plan.tokens, Kernel::side), tile::divideUp(plan.blocks, Kernel::side), heads}, Kernel::sharedBytes,
-                       {plan, q, means, out, paddedDim});
-}
-
 template void prepare<float>(tile::Stream, const PrepareJob<float>&);
 template void prepare<Bf16>(tile::Stream, const PrepareJob<Bf16>&);
-template void gate<float>(tile::Stream, const PlanView&, const float*, const float*, int32_t, int32_t, float*);
-template void gate<Bf16>(tile::Stream, const PlanView&, const Bf16*, const float*, int32_t, int32_t, float*);
 
 }  // namespace vmoba::cuda

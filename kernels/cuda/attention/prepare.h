@@ -28,15 +28,12 @@ struct PrepareJob {
   uint32_t* notFinite = nullptr;      ///< becomes non-zero where the source holds NaN or infinity
 };
 
-/// headDim even, at most paddedDim.
+/// headDim even, at most paddedDim; source and rowStride even in elements. Fast for bf16 where headDim and rowStride are multiples of 8, everything
+/// is aligned to 16 bytes and a row of out has at most 5120 channels; what is not goes through the kernel of f32, several times slower.
 template <class T>
 void prepare(tile::Stream stream, const PrepareJob<T>& job);
 
 /// means[h, c, i] = mean over block c's rows, from `segmentSums`; f32 [heads, blocks, paddedDim].
 void blockMeans(tile::Stream stream, const PlanView& plan, const double* segmentSums, int32_t heads, int32_t paddedDim, float* means);
-
-/// gate[h, c, s] = q[h, s]·means[h, c], each a chain of fused multiply-adds over rising channel. q [heads, tokens, paddedDim].
-template <class T>
-void gate(tile::Stream stream, const PlanView& plan, const T* q, const float* means, int32_t heads, int32_t paddedDim, float* gate);
 
 }  // namespace vmoba::cuda

@@ -3,6 +3,7 @@
 // and statistics.
 #pragma once
 #include "kernels/cuda/attention/attend.h"
+#include "kernels/cuda/attention/gate.h"
 #include "kernels/cuda/attention/packing.h"
 #include "kernels/cuda/attention/prepare.h"
 #include "kernels/cuda/attention/selection.h"
