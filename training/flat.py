@@ -1,5 +1,7 @@
 """Muon and AdamW (muon.py) and the moving average over parameters that lie in one vector, so that a step is a few large kernels that a
 CUDA graph can hold. Rates and the average's weight are tensors, filled before each step."""
+import math
+
 import torch
 
 
@@ -90,6 +92,7 @@ class Flat:
         b1, b2 = self.betas
         self.first[r].lerp_(g[r], 1 - b1)
         self.second.mul_(b2).addcmul_(g[r], g[r], value=1 - b2)
-        step = self.first[r] / (1 - torch.pow(b1, self.count)) / ((self.second / (1 - torch.pow(b2, self.count))).sqrt() + 1e-8)
+        full = lambda b: 1 - torch.exp(self.count * math.log(b))
+        step = self.first[r] / full(b1) / ((self.second / full(b2)).sqrt() + 1e-8)
         self.values[r].sub_(step * self.rate)
         self.average.lerp_(self.values, self.forget)

@@ -17,13 +17,13 @@ BINS = 1024  # of the histogram that finds a selection's threshold; the last bin
 
 
 class Partition:
-    """Blocks over a token grid: own [S, C] bool, mean [C, S] f32 (a row averages its block), block [S] (each token's)."""
+    """Blocks over a token grid: own [S, C] bool, mean [S, C] f32 (a column averages its block), block [S] (each token's)."""
 
     def __init__(self, grid, blocks, device):
         laid = lay(grid, blocks)
         self.block = laid.block[laid.inverse].to(device)
         self.own = self.block[:, None] == torch.arange(laid.count, device=device)
-        self.mean = (self.own.float() / laid.lengths.to(device)).t().contiguous()
+        self.mean = self.own.float() / laid.lengths.to(device)
 
 
 class Plan:
@@ -42,7 +42,7 @@ class Plan:
 def choose(q, k, partition, tau):
     """q, k [B, H, S, D] -> bool [B, H, S, C]: attention.threshold_selection for scope head_global without its sort. The threshold is
     rounded down to a multiple of 1 / BINS of the gates' range."""
-    gate = (q.float() @ (partition.mean @ k.float()).transpose(-1, -2)).flatten(2)
+    gate = (q.float() @ (k.transpose(2, 3).float() @ partition.mean)).flatten(2)
     mine = partition.own.flatten()
     low, high = torch.aminmax(gate, dim=-1, keepdim=True)
     spread = high - low
@@ -59,7 +59,7 @@ def choose(q, k, partition, tau):
 def attend(q, k, v, partition, tau):
     """q already scaled; [B, H, S, D] each -> [B, H, S, D]."""
     scores = q @ k.transpose(2, 3)
-    if partition.own.shape[1] > 1:
+    if partition.own.shape[1] > 1 and tau < 1:
         scores = scores.masked_fill(~choose(q, k, partition, tau).index_select(3, partition.block), float("-inf"))
     return torch.softmax(scores, -1) @ v
 
@@ -139,7 +139,7 @@ def forward(nano, plan, pieces, latent, times, ids, half=torch.bfloat16):
     context = dit.text_embedding(context).to(half)
     e = dit.time_embedding(times)
     e6 = dit.time_projection(e).unflatten(1, (6, -1))
-    x = dit.patchify(latent)
+    x = dit.patchify(latent).clone()  # no view, as it is none in later blocks: views are compiled apart
     for i, block in enumerate(dit.blocks):
         m = block.modulation + e6
         q, k, v = pieces.before(block, x, m, plan.cosine, plan.sine, half)

@@ -140,16 +140,18 @@ class Size:
         self.ready = True
         took = time.time() - started
         run.log(prepared=self.name, seconds=took, compiled=compiled, graph=self.graph is not None, gib=run.memory())
-        if compiled and run.patience < 100 and took > 12:  # it compiled again for this size, and would for the next
-            run.log(gave_up="compilation of further sizes", why=f"{self.name} took {took:.0f} s")
-            run.pieces = run.plain
-        if compiled:
+        if run.pieces is not run.plain:
+            if self is not run.sizes[0]:
+                run.compiling += took
+            if run.compiling > 60:  # it compiles again for each size
+                run.log(gave_up="compilation of further sizes", why=f"{run.compiling:.0f} s went into it")
+                run.pieces = run.plain
             run.patience = 40
 
     def warm(self):
         if not self.run.cuda:
             return self.compute()
-        side = torch.cuda.Stream()
+        side = self.run.side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
@@ -176,7 +178,8 @@ class Run:
         self.end = BEGAN + 60 * options.minutes
         self.last = self.end - min(15, 6 * options.minutes)  # when training stops; then check, export
         self.sizes, self.in_flight, self.encoded, self.chunk_seconds = [], collections.deque(), 0, 0.0
-        self.patience, self.trained_from, self.start, self.drawing = 110, None, None, None
+        self.patience, self.compiling, self.failures = 110, 0.0, 0
+        self.trained_from, self.start, self.drawing = None, None, None
 
     @contextlib.contextmanager
     def phase(self, name):
@@ -191,11 +194,10 @@ class Run:
     # ---- phases --------------------------------------------------------------------------------------------------------------
 
     def begin(self):
-        """All that must happen before CUDA starts: weights are read, processes forked."""
-        dit = self.config["dit"]
-        self.vae_state, self.start, self.before = restore.read(self.options.model)
-        slots, megabytes = self.options.slots, self.options.slot_megabytes
+        """All that must happen before CUDA starts: processes are forked, weights read."""
+        dit, slots, megabytes = self.config["dit"], self.options.slots, self.options.slot_megabytes
         self.drawing = gpu_pools.Drawing(dit["sizes"], dit["favours"], os.path.join(self.options.model, "spiece.model"), self.options.processes, slots, megabytes << 20)
+        self.vae_state, self.start, self.before = restore.read(self.options.model)
 
     def move(self):
         dit = self.config["dit"]
@@ -203,7 +205,7 @@ class Run:
             torch.cuda.init()
             torch.set_float32_matmul_precision("high")
             self.log(gpu=torch.cuda.get_device_name(), torch=torch.__version__)
-            self.graph_memory = torch.cuda.graph_pool_handle()
+            self.graph_memory, self.side = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         torch.manual_seed(int(self.options.seed))
         self.encoder = Encoder(self.vae_state, self.config["vae"], self.device)
         vocabulary = self.start["text.token_embedding.weight"].shape[0]
@@ -233,14 +235,16 @@ class Run:
 
     def encode(self, timeout=None):
         """One drawn chunk, if one is ready: into its pool. True if there was one."""
-        found = self.drawing.take(timeout)
+        try:
+            found = self.drawing.take(timeout)
+        except RuntimeError as error:  # what the other processes draw will do
+            self.log(drawing=str(error)[-600:])
+            return False
         if found is None:
             return False
         pool, count, slot, ids, colours = found
         self.sizes[pool].pool.add(self.encoder, torch.from_numpy(self.drawing.slot(slot, pool, count)), ids, colours)
-        if self.cuda:
-            torch.cuda.current_stream().synchronize()  # the slot is overwritten next
-        self.drawing.free.put(slot)
+        self.drawing.free.put(slot)  # the copy to the device has waited for itself
         self.encoded += 1
         return True
 
@@ -249,13 +253,19 @@ class Run:
         wanted, until = min(self.sizes[0].entry["clips"], self.options.first_clips), min(time.time() + 60, self.last)
         while self.sizes[0].pool.count < wanted and time.time() < until:
             self.encode(timeout=1)
+        self.settle()
         started, before = time.time(), self.encoded
         while self.encoded < before + 5 and self.drawing.left and time.time() < until:
             self.encode(timeout=1)
+        self.settle()
         self.chunk_seconds = (time.time() - started) / max(1, self.encoded - before)
         self.log(chunk_seconds=self.chunk_seconds, clips=self.sizes[0].pool.count)
 
-    def check(self, averaged=True):
+    def settle(self):
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def check(self):
         """Flow loss of the averaged weights on clips never trained on, in f32 by the plain model: the first pool's as train_dit.py
         reports it, and every size's."""
         shadow = self.make()
@@ -307,10 +317,21 @@ class Run:
             end.synchronize()
             done.milliseconds.append(start.elapsed_time(end))
 
-    def mark(self):
+    def one(self, size, rate):
+        if not size.ready:
+            size.fill()
+            size.prepare()
+        self.set_rates(rate, 1 - min(self.config["dit"]["average"], (1 + self.log.step) / (10 + self.log.step)))
+        clock = time.time()
         if self.cuda:
             self.started = torch.cuda.Event(enable_timing=True)
             self.started.record()
+        size.fill()
+        size.step()
+        self.pace(size)
+        if not self.cuda:
+            size.milliseconds.append(1000 * (time.time() - clock))
+        self.log.step += 1
 
     def train(self):
         c, rng = self.config["dit"], np.random.default_rng(17)
@@ -327,20 +348,18 @@ class Run:
             if not open_shares.any():
                 self.encode(timeout=1)
                 continue
-            size = self.sizes[int(rng.choice(len(self.sizes), p=open_shares / open_shares.sum()))]
-            if not size.ready:
-                size.fill()
-                size.prepare()
+            which = int(rng.choice(len(self.sizes), p=open_shares / open_shares.sum()))
             rate = self.rate()
-            self.set_rates(rate, 1 - min(c["average"], (1 + self.log.step) / (10 + self.log.step)))
-            started = time.time()
-            self.mark()
-            size.fill()
-            size.step()
-            self.pace(size)
-            if not self.cuda:
-                size.milliseconds.append(1000 * (time.time() - started))
-            self.log.step += 1
+            try:
+                self.one(self.sizes[which], rate)
+            except Exception as error:
+                self.failures += 1
+                self.log(failed=self.sizes[which].name, why=f"{type(error).__name__}: {str(error)[:300]}")
+                self.in_flight.clear()
+                shares[which] = 0  # the others may still do
+                if self.failures > 4:
+                    raise
+                continue
             if now - reported > self.options.report_seconds:
                 losses = {s.name: round(float(s.loss) / s.summed, 4) for s in self.sizes if s.summed}
                 self.log(losses=losses, norm=float(self.flat.norm), rate=rate, skipped=int(self.flat.skipped), clips=sum(s.pool.count for s in self.sizes),
@@ -352,8 +371,7 @@ class Run:
             if now - saved > c["save_seconds"]:
                 self.save()
                 saved = now
-        if self.cuda:
-            torch.cuda.synchronize()
+        self.settle()
 
     # ---- results -------------------------------------------------------------------------------------------------------------
 
@@ -387,7 +405,7 @@ class Run:
         with open(os.path.join(self.options.out, "summary.json"), "w") as file:
             json.dump(result, file, indent=1)
         print(json.dumps(result), flush=True)
-        return result
+        self.log.file.close()
 
     def all(self):
         """Returns whether all went well. Whatever happens, what was learnt is written."""
@@ -400,7 +418,11 @@ class Run:
             with self.phase("compare"):
                 self.compare()
             with self.phase("prepare"):
-                self.pieces = self.plain if self.options.no_compile else gpu_dit.Pieces(True)
+                if not self.options.no_compile:
+                    try:
+                        self.pieces = gpu_dit.Pieces(True, self.options.backend)
+                    except Exception as error:
+                        self.log(gave_up="compilation", why=f"{type(error).__name__}: {error}")
                 self.sizes[0].prepare()
                 self.flat.reset()
             with self.phase("first clips"):
@@ -451,6 +473,7 @@ def main(arguments=None):
     parser.add_argument("--first-clips", type=int, default=4096)
     parser.add_argument("--report-seconds", type=float, default=10)
     parser.add_argument("--seed", default=1000)
+    parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--smoke", action="store_true")
