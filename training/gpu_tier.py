@@ -177,7 +177,7 @@ class Run:
         self.device, self.phases = options.device, {}
         self.end = BEGAN + 60 * options.minutes
         self.last = self.end - min(15, 6 * options.minutes)  # when training stops; then check, export
-        self.sizes, self.in_flight, self.encoded, self.chunk_seconds = [], collections.deque(), 0, 0.0
+        self.sizes, self.in_flight, self.encoded, self.chunk_seconds = [], collections.deque(), 0, []
         self.patience, self.compiling, self.failures = 110, 0.0, 0
         self.trained_from, self.start, self.drawing = None, None, None
 
@@ -242,10 +242,20 @@ class Run:
             return False
         if found is None:
             return False
+        started = time.time()
         pool, count, slot, ids, colours = found
-        self.sizes[pool].pool.add(self.encoder, torch.from_numpy(self.drawing.slot(slot, pool, count)), ids, colours)
+        try:
+            self.sizes[pool].pool.add(self.encoder, torch.from_numpy(self.drawing.slot(slot, pool, count)), ids, colours)
+        except Exception as error:
+            self.failures += 1
+            self.log(failed="encoding " + self.sizes[pool].name, why=f"{type(error).__name__}: {str(error)[:300]}")
+            if self.failures > 4:
+                raise
         self.drawing.free.put(slot)  # the copy to the device has waited for itself
         self.encoded += 1
+        if self.trained_from is None:
+            self.settle()
+            self.chunk_seconds.append(time.time() - started)
         return True
 
     def first_clips(self):
@@ -253,12 +263,7 @@ class Run:
         wanted, until = min(self.sizes[0].entry["clips"], self.options.first_clips), min(time.time() + 60, self.last)
         while self.sizes[0].pool.count < wanted and time.time() < until:
             self.encode(timeout=1)
-        self.settle()
-        started, before = time.time(), self.encoded
-        while self.encoded < before + 5 and self.drawing.left and time.time() < until:
-            self.encode(timeout=1)
-        self.settle()
-        self.chunk_seconds = (time.time() - started) / max(1, self.encoded - before)
+        self.chunk_seconds = float(np.median(self.chunk_seconds or [0.02]))
         self.log(chunk_seconds=self.chunk_seconds, clips=self.sizes[0].pool.count)
 
     def settle(self):
@@ -342,6 +347,8 @@ class Run:
         encoded_before, stepped = self.encoded, 0
         while time.time() < self.last:
             now = time.time()
+            if not shares.any():
+                raise RuntimeError("no size is left to train on")
             if (self.encoded - encoded_before) * self.chunk_seconds < c["encode_share"] * (now - self.trained_from) + 1.0:
                 self.encode()
             open_shares = shares * [size.at_hand for size in self.sizes]
