@@ -122,7 +122,7 @@ class Drawing:
             shared.cancel_join_thread()
 
 
-def places(video, colours, frames):
+def places(video, colours):
     """latents.things_at in one go: uint8 [B, T, H, W, 3], int16 [B, things, 3] -> bool [B, 1, t, h, w]."""
     near = torch.zeros(video.shape[:4], dtype=torch.bool, device=video.device)
     for colour in colours.unbind(1):
@@ -149,6 +149,6 @@ class Pool:
         device, (at, end) = self.latents.device, (self.count, self.count + len(video))
         video = video.to(device)
         self.latents[at:end] = encoder.encode_all(video).half()
-        self.places[at:end] = places(video, torch.from_numpy(colours).to(device), video.shape[1])
+        self.places[at:end] = places(video, torch.from_numpy(colours).to(device))
         self.ids[at * CAPTIONS:end * CAPTIONS] = torch.from_numpy(ids).flatten(0, 1).to(device)
         self.count = end

@@ -99,7 +99,7 @@ class GpuTier(unittest.TestCase):
     def test_places_and_tokens(self):
         shown, clip = clips.make(3, 5, 64, 48, 9, 2)
         colours = torch.tensor([[world.COLOURS[thing.colour] for thing in shown.things]], dtype=torch.int16)
-        got = gpu_pools.places(torch.from_numpy(clip)[None], colours, 9)
+        got = gpu_pools.places(torch.from_numpy(clip)[None], colours)
         self.assertTrue(np.array_equal(got[0, 0].numpy(), latents.things_at(clip, shown)))
         tokenizer, rng = Tokenizer(os.path.join(MODEL, "spiece.model"), gpu_pools.WORDS), np.random.default_rng(2)
         rows = gpu_pools.describe(rng, shown, tokenizer)
@@ -111,7 +111,7 @@ class GpuTier(unittest.TestCase):
 
     def test_a_rehearsal_leaves_a_model(self):
         with tempfile.TemporaryDirectory() as out:
-            self.assertEqual(gpu_tier.main(["--minutes", "0.25", "--out", out, "--rehearse", "--no-compile"]), 0)
+            self.assertEqual(gpu_tier.main(["--minutes", "0.5", "--out", out, "--rehearse", "--no-compile"]), 0)
             tensors, metadata = weights.load(os.path.join(out, "nano", "dit.safetensors"))
             wanted, expected = weights.load(os.path.join(MODEL, "dit.safetensors"))
             self.assertEqual(({name: t.shape for name, t in tensors.items()}, metadata), ({name: t.shape for name, t in wanted.items()}, expected))
