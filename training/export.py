@@ -38,6 +38,20 @@ def preview_factors(encoder, count=48):
     return solution[:-1].tolist(), solution[-1].tolist()
 
 
+def write_transformer(out, average, c):
+    """dit.safetensors and text_encoder.safetensors of a Nano's weights, each put in place in one go; `c`: config `dit`."""
+    part = lambda prefix: {n[len(prefix):]: t.to(torch.float16) for n, t in average.items() if n.startswith(prefix)}
+    os.makedirs(out, exist_ok=True)
+    for name, prefix, metadata in (
+        ("dit.safetensors", "dit.", {
+            "model_type": "t2v", "text_len": c["model"]["text_len"], "num_heads": c["model"]["heads"], "dim": c["model"]["dim"], "ffn_dim": c["model"]["hidden"],
+            "freq_dim": c["model"]["freq_dim"], "num_layers": c["model"]["layers"], "text_dim": c["text"]["dim"], "patch_size": ",".join(map(str, c["model"]["patch"])), "eps": "1e-06"}),
+        ("text_encoder.safetensors", "text.", {"num_heads": c["text"]["heads"]}),
+    ):
+        weights.save(os.path.join(out, name + ".part"), part(prefix), metadata)
+        os.replace(os.path.join(out, name + ".part"), os.path.join(out, name))
+
+
 def prepare(out, folder, config, untrained=False):
     vae_state = torch.load(os.path.join(folder, "vae.pt"), map_location="cpu")
     dit_state = torch.load(os.path.join(folder, "dit", "checkpoint.pt"), map_location="cpu")
@@ -46,23 +60,17 @@ def prepare(out, folder, config, untrained=False):
         dit_state = {**dit_state, "average": Nano(config["dit"], tokenizer.size, config["vae"]["latent"]).state_dict()}
     encoder = Encoder(vae_state, config["vae"], "cpu")
     half = lambda tensors: {name: t.to(torch.float16) for name, t in tensors.items()}
-    part = lambda prefix: half({n[len(prefix):]: t for n, t in dit_state["average"].items() if n.startswith(prefix)})
-    c = config["dit"]
-    os.makedirs(out, exist_ok=True)
-    text = ",".join
-    number = lambda values: text(f"{v:.6g}" for v in values.tolist())
-    weights.save(os.path.join(out, "dit.safetensors"), part("dit."), {
-        "model_type": "t2v", "text_len": c["model"]["text_len"], "num_heads": c["model"]["heads"], "dim": c["model"]["dim"], "ffn_dim": c["model"]["hidden"],
-        "freq_dim": c["model"]["freq_dim"], "num_layers": c["model"]["layers"], "text_dim": c["text"]["dim"], "patch_size": text(map(str, c["model"]["patch"])), "eps": "1e-06"})
-    weights.save(os.path.join(out, "text_encoder.safetensors"), part("text."), {"num_heads": c["text"]["heads"]})
+    number = lambda values: ",".join(f"{v:.6g}" for v in values.tolist())
+    write_transformer(out, dit_state["average"], config["dit"])
     weights.save(os.path.join(out, "vae.safetensors"), half(vae_state["average"]), {
         "z_dim": config["vae"]["latent"], "latent_mean": number(vae_state["statistics"]["mean"]), "latent_std": number(vae_state["statistics"]["std"])})
     shutil.copyfile(os.path.join(folder, "spiece.model"), os.path.join(out, "spiece.model"))
     return encoder, dit_state
 
 
-def describe(out, encoder, state, config):
-    factors, bias = preview_factors(encoder)
+def describe(out, preview, state, config):
+    """model.json; `preview`: factors and bias, `state`: steps and seconds of training, and what came before it."""
+    factors, bias = preview
     c, best = config["dit"], config["best"]
     files = {"dit": "dit.safetensors", "vae": "vae.safetensors", "textEncoder": "text_encoder.safetensors", "tokenizer": "spiece.model"}
     content = {}
@@ -83,11 +91,12 @@ def describe(out, encoder, state, config):
         "knows": {"colours": list(world.COLOURS), "shapes": [*world.SHAPES, "ball", "box", "donut"], "sizes": list(world.SIZES),
                   "motions": list(world.MOTIONS), "backgrounds": list(world.BACKGROUNDS), "backgroundColours": list(world.GROUNDS)},
         "training": {"data": "clips drawn by training/clips.py, captions by training/world.py", "steps": state["step"], "minutes": round(state["spent"] / 60, 1),
-                     "sizes": sizes, "attention": "VMoBA, head_global threshold 0.25, from the first step", "tier": config["tier"]},
+                     "sizes": sizes, "attention": "VMoBA, head_global threshold 0.25, from the first step", "tier": config["tier"], **state.get("training", {})},
     }
-    with open(os.path.join(out, "model.json"), "w") as file:
+    with open(os.path.join(out, "model.json.part"), "w") as file:
         json.dump(card, file, indent=2)
         file.write("\n")
+    os.replace(os.path.join(out, "model.json.part"), os.path.join(out, "model.json"))
     return card
 
 
@@ -101,7 +110,8 @@ def main():
     torch.set_num_threads(1)
     with open(os.path.join(HERE, "config.json")) as file:
         config = {**json.load(file)[options.tier], "tier": options.tier}
-    card = describe(options.out, *prepare(options.out, options.folder, config, options.untrained), config)
+    encoder, state = prepare(options.out, options.folder, config, options.untrained)
+    card = describe(options.out, preview_factors(encoder), state, config)
     print(json.dumps(card["content"], indent=2))
 
 

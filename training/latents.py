@@ -33,6 +33,12 @@ class Encoder:
         return (mean - self.mean) / self.std
 
     @torch.no_grad()
+    def encode_all(self, batch):
+        """As encode, all clips at once, from a tensor on a GPU."""
+        video = batch.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return (self.vae.moments(video.bfloat16())[0].float() - self.mean) / self.std
+
+    @torch.no_grad()
     def decode(self, latents):
         z = (latents * self.std + self.mean).bfloat16()
         return torch.cat([self.vae.decode(one[None]).float().clamp(-1, 1) for one in z])

@@ -78,6 +78,9 @@ def main():
     world_text = "\n".join(f"- {title}: {', '.join(knows[key])}" for key, title in
                            (("colours", "colours"), ("shapes", "shapes"), ("sizes", "sizes"), ("motions", "motions"), ("backgrounds", "backgrounds"), ("backgroundColours", "background colours")))
     limits = card["limits"]
+    made = f"{training['steps']} steps, {training['minutes']} minutes on {training.get('device', 'a CPU core')}"
+    if "before" in training:
+        made = f"{training['before']['steps']} steps, {training['before']['minutes']} minutes on a CPU core; then {made}"
     loss_text = ""
     if last:
         loss_text = (f"Flow loss on 96 drawn clips at step {last['step']} (PyTorch, averaged weights): {last['check']:.3f} with VMoBA, {last['dense']:.3f} with dense attention, "
@@ -95,7 +98,7 @@ VAE reconstruction on 64 unseen clips: {mean:.1f} dB PSNR on average, {least:.1f
 
 A small text-to-video model in Wan's file layouts: a diffusion transformer trained with VMoBA attention from the first step, a video VAE, a umT5
 encoder and a SentencePiece tokenizer. It draws one coloured thing that moves (two with less certainty), at {limits['minSide']}–{limits['maxTrainedSide']} pixels a side and
-{limits['minFrames']}–{limits['maxTrainedFrames']} frames. What the prompt says is right for {follows}. Made by `training/`, on drawn clips only ({training['steps']} steps, {training['minutes']} minutes on a CPU core).
+{limits['minFrames']}–{limits['maxTrainedFrames']} frames. What the prompt says is right for {follows}. Made by `training/`, on drawn clips only ({made}).
 Licence: GPL-3.0-or-later.
 
 ## What it knows
@@ -123,13 +126,24 @@ python3 training/adherence.py measure            # 220 captions fixed in trainin
 python3 training/report.py                       # this page
 ```
 
-Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device` chooses a GPU, `--tier gpu` the larger tier (up to 128×128×33, meant for
-20 minutes on one large GPU): it is written, and no GPU has run it. `--leg latents` and `--leg dit` may run side by side. On a CPU with AVX512-BF16, `fused.cpp` and
+Every leg resumes from its last checkpoint; `--folder` says where they lie, `--device` chooses a GPU. `--leg latents` and `--leg dit` may run side by side. On a CPU with AVX512-BF16, `fused.cpp` and
 `fused_dit.cpp` (compiled on first use) halve a pass forwards and backwards against PyTorch in bf16 (transformer, 32 clips: 0.27 s instead of 0.57 s, in f32 0.87 s; VAE, one clip: 0.36 s instead of 0.66 s,
 in f32 0.83 s; one EPYC core, PyTorch 1.13, medians of 7); without them the same code runs in plain PyTorch, on a CPU in f32. Steps, guidance and shift were chosen on
 44–77 other captions of the held-out triples, not on the 220. `--leg decoder` goes on with the
 VAE's decoder alone.
 The PyTorch models equal the reference fixtures (`python3 training/tests/test_models.py`), the fused kernels equal PyTorch (`python3 training/tests/test_fused.py`).
+
+The larger tier (up to 128×128×33) goes on from the weights in `resources/models/nano`, in one command that ends on time (aimed at one large NVIDIA GPU with 16 CPU cores;
+`--smoke` tries every phase and size in a minute and a half, `--rehearse` runs without a GPU):
+
+```sh
+python3 training/gpu_tier.py --minutes 8.3 --out OUT && cp OUT/nano/* resources/models/nano/
+```
+
+The VAE stays as it is; text encoder and transformer train on. Processes draw clips, favouring motions and shapes that the measurement below finds weak, the GPU encodes them in batches
+between steps, and latents, captions and noise stay on it. A step is one CUDA graph per size of clip, with the block's halves compiled; where compiling or capturing fails the run says why and
+goes on without. `OUT/nano` is the model of the averaged weights, renewed every minute; `log.jsonl` holds losses and checks, `summary.json` the time of every phase and of a step at every size.
+`python3 training/tests/test_gpu_tier.py` compares it with the plain models and rehearses it.
 
 {quality}
 {classes(measured['trained'])}

@@ -16,23 +16,30 @@ sys.path.insert(0, HERE)
 import weights  # noqa: E402
 
 
+def read(model):
+    """(VAE's state as in vae.pt, transformer's and text encoder's weights as one Nano, what model.json says of training) of a model folder, in f32."""
+    load = lambda name: weights.load(os.path.join(model, name))
+    single = lambda tensors, prefix="": {prefix + name: t.float() for name, t in tensors.items()}
+    with open(os.path.join(model, "model.json")) as file:
+        training = json.load(file)["training"]
+    vae, metadata = load("vae.safetensors")
+    numbers = lambda key: torch.tensor([float(v) for v in metadata[key].split(",")])
+    vae_state = {"average": single(vae), "statistics": {"mean": numbers("latent_mean"), "std": numbers("latent_std")}}
+    return vae_state, {**single(load("dit.safetensors")[0], "dit."), **single(load("text_encoder.safetensors")[0], "text.")}, training
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=os.path.join(HERE, "..", "resources", "models", "nano"))
     parser.add_argument("--folder", default=os.path.join(HERE, "..", "build", "nano-training"))
     options = parser.parse_args()
-    load = lambda name: weights.load(os.path.join(options.model, name))
-    single = lambda tensors, prefix="": {prefix + name: t.float() for name, t in tensors.items()}
-    with open(os.path.join(options.model, "model.json")) as file:
-        training = json.load(file)["training"]
+    vae_state, average, training = read(options.model)
     os.makedirs(os.path.join(options.folder, "dit"), exist_ok=True)
-    vae, metadata = load("vae.safetensors")
-    numbers = lambda key: torch.tensor([float(v) for v in metadata[key].split(",")])
-    torch.save({"average": single(vae), "statistics": {"mean": numbers("latent_mean"), "std": numbers("latent_std")}}, os.path.join(options.folder, "vae.pt"))
-    average = {**single(load("dit.safetensors")[0], "dit."), **single(load("text_encoder.safetensors")[0], "text.")}
+    torch.save(vae_state, os.path.join(options.folder, "vae.pt"))
     torch.save({"model": average, "average": average, "count": training["steps"], "step": training["steps"], "spent": 60 * training["minutes"]},
                os.path.join(options.folder, "dit", "checkpoint.pt"))
     shutil.copyfile(os.path.join(options.model, "spiece.model"), os.path.join(options.folder, "spiece.model"))
 
 
-main()
+if __name__ == "__main__":
+    main()

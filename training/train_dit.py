@@ -51,8 +51,11 @@ class Tokenizer:
         self.model.Load(path)
         self.longest, self.size, self.end = longest, self.model.GetPieceSize(), self.model.piece_to_id("</s>")
 
+    def encode(self, text):
+        return self.model.EncodeAsIds(text)[:self.longest - 1] + [self.end]
+
     def batch(self, texts, device="cpu"):
-        rows = [self.model.EncodeAsIds(text)[:self.longest - 1] + [self.end] for text in texts]
+        rows = [self.encode(text) for text in texts]
         width = max(map(len, rows))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -106,7 +109,7 @@ def main(config, folder, minutes, device):
     check_rng, checked = np.random.default_rng(3), None
     keep = lambda: leg.save({"model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "average": average.values, "count": average.count})
     shares = np.array([size["share"] for size in config["sizes"]], float)
-    starts = np.array([size.get("from", config["sizes_from"]) for size in config["sizes"]])
+    starts = np.array([size.get("from", config.get("sizes_from", 0)) for size in config["sizes"]])
     starts[0] = 0
     sums, density, ready, started, saved = [0.0, 0], Density(), None, time.time(), time.time()
     while leg.progress < 1:
