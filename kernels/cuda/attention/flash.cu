@@ -113,7 +113,7 @@ struct Flash {
             TILE_UNROLL
             for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[m][n][2 * half], logits[m][n][2 * half + 1]));
             high = tile::maximum(high, tile::shuffleXor(high, 1));
-            high = tile::maximum(high, tile::shuffleXor(high, 2));
+            high = raised(most[m][half], tile::maximum(high, tile::shuffleXor(high, 2)), a.scale);
             const float keep = tile::exponential2((most[m][half] - high) * a.scale), shift = high * a.scale;
             most[m][half] = high;
             float sum = total[m][half] * keep;
@@ -126,11 +126,12 @@ struct Flash {
                 sum += weight;
               }
             total[m][half] = sum;
-            TILE_UNROLL
-            for (int n = 0; n < D / 8; ++n) {
-              out[m][n][2 * half] *= keep;
-              out[m][n][2 * half + 1] *= keep;
-            }
+            if (tile::ballot(keep != 1) != 0)
+              TILE_UNROLL
+              for (int n = 0; n < D / 8; ++n) {
+                out[m][n][2 * half] *= keep;
+                out[m][n][2 * half + 1] *= keep;
+              }
           }
       }
       tile::waitCopies<0>();

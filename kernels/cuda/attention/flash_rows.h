@@ -17,6 +17,10 @@ struct FlashArguments {
   }
 };
 
+/// The value that a row's weights are relative to, once logits up to `high` have come: it follows the largest logit only where that is
+/// over 2^8 times its weight, because then all sums have to be rescaled. Floats lose nothing by weights above one.
+TILE_DEVICE float raised(float reference, float high, float scale) { return (high - reference) * scale > 8.0f ? high : reference; }
+
 /// Of four neighbouring lanes that hold two columns each of four groups of eight: lane j gets all of group j.
 TILE_DEVICE tile::Words4 gatherGroup(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   const int lane = tile::laneIndex();

@@ -247,10 +247,11 @@ struct Hopper {
     float logits[TileKeys / 2], out[D / 2];
     float most[2] = {-3.0e38f, -3.0e38f}, total[2] = {0, 0};
     float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
+    bool rescale = false;                 ///< whether that is more than ones, in any row of the warp
     uint32_t weights[TileKeys / 16][4];
   };
 
-  /// Logits become weights relative to each row's new maximum.
+  /// Logits become weights relative to each row's reference, about its maximum.
   static TILE_DEVICE void weigh(Rows& rows, const Note& note, int warp, float scale) {
     const int lane = tile::laneIndex(), pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
     if (!note.full(warp))
@@ -269,7 +270,7 @@ struct Hopper {
       TILE_UNROLL
       for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(rows.logits[n * 4 + half * 2], rows.logits[n * 4 + half * 2 + 1]));
       high = tile::maximum(high, tile::shuffleXor(high, 1));
-      high = tile::maximum(high, tile::shuffleXor(high, 2));
+      high = raised(rows.most[half], tile::maximum(high, tile::shuffleXor(high, 2)), scale);
       rows.keep[half] = tile::exponential2((rows.most[half] - high) * scale);
       rows.most[half] = high;
       const float shift = high * scale;
@@ -284,6 +285,7 @@ struct Hopper {
         }
       rows.total[half] = sum;
     }
+    rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
   }
 
   /// The weights as the first operand of the products with the values.
@@ -304,8 +306,9 @@ struct Hopper {
   }
 
   static TILE_DEVICE void startOut(Rows& rows, int slot) {
-    TILE_UNROLL
-    for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
+    if (rows.rescale)
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
     const tile::Operand value = tile::operand(slotWindow(slot), 0, TileKeys * 128);
     tile::fenceProducts(rows.out, rows.weights);
     TILE_UNROLL
