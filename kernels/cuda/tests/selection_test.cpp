@@ -114,7 +114,7 @@ TEST(Selection, EqualsTheReferenceOnRandomCases) {
     const Grid grid{pick(1, 4), pick(2, 9), pick(2, 9)};
     const BlockPlan plan = planBlocks(grid, {PartitionKind::SpaceTime3D, 1, pick(1, 2), pick(1, 4), pick(1, 4)});
     const int heads = pick(1, 3);
-    std::vector<float> gate = gatesOf(plan, heads, random());
+    std::vector<float> gate = gatesOf(plan, heads, static_cast<uint32_t>(random()));
     const auto shift = static_cast<float>(pick(-2, 2) * 40), step = static_cast<float>(pick(0, 2)) * 0.75f;
     for (float& value : gate) value = shift + (step > 0 ? std::round(value / step) * step : value);
     std::vector<SelectionRule> rules;
