@@ -12,6 +12,8 @@ TILE_DEVICE uint32_t orderedKey(float value) {
 }
 TILE_DEVICE float valueOfKey(uint32_t key) { return tile::floatOfBits(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
 
+constexpr uint32_t kNegativeZero = 0x7fffffffu;  ///< where -0 would stand: the key of no value
+
 // Beyond every finite gate.
 TILE_DEVICE float infinity() { return tile::floatOfBits(0x7f800000u); }
 TILE_DEVICE float notANumber() { return tile::floatOfBits(0x7fc00000u); }

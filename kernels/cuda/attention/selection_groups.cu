@@ -80,8 +80,8 @@ struct Sample {
     float value[perThread];
     TILE_UNROLL
     for (int i = 0; i < perThread; ++i) {
-      const int64_t flat = x.entries * (thread * perThread + i) / (threads * perThread);
-      const int row = static_cast<int>(flat / x.plan.tokens), s = static_cast<int>(flat % x.plan.tokens);
+      const auto tokens = static_cast<uint32_t>(x.plan.tokens), flat = static_cast<uint32_t>(x.entries * (thread * perThread + i) / (threads * perThread));
+      const int row = static_cast<int>(flat / tokens), s = static_cast<int>(flat % tokens);
       const int block = x.rows.block(group, row);
       const bool candidate = s >= x.plan.sequenceFirst[block] && s < x.plan.sequenceEnd[block] && (s < x.plan.start[block] || s >= x.plan.start[block + 1]);
       value[i] = candidate ? x.row(x.rows.head(group, row), block)[s] : notANumber();
@@ -129,7 +129,7 @@ struct Survey {
     float least = 3.4e38f, most = -3.4e38f;
     double own = 0, rest = 0;  // sums of own gates, of candidates; in the second survey of those above
     for (int64_t flat = first; tile::within(flat, end);) {
-      const int row = static_cast<int>(flat / x.plan.tokens);
+      const int row = static_cast<int>(static_cast<uint32_t>(flat) / static_cast<uint32_t>(x.plan.tokens));
       const int64_t rowStart = int64_t{row} * x.plan.tokens, rowEnd = rowStart + x.plan.tokens;
       const int block = x.rows.block(group, row), head = x.rows.head(group, row);
       const int ownFirst = x.plan.start[block], ownLength = x.plan.start[block + 1] - ownFirst;
@@ -310,8 +310,10 @@ struct Aim {
         value = bin == 0 ? lowest : static_cast<double>(now.origin) + (bin - 0.01) * step;
       }
       value = value < lowest ? lowest : value > highest ? highest : value;
-      return (value - lowest) / now.range;
+      return value - lowest;
     };
+    // Weights are kept in units of the gate here: one of `unit` is the whole.
+    const double unit = now.range * now.total;
     double fewest = 0, most = 0;  // bounds of the weight in this thread's bins
     TILE_UNROLL
     for (int j = 0; j < perThread; ++j) {
@@ -321,11 +323,12 @@ struct Aim {
       most += static_cast<double>(count[j]) * bound(bin, true);
     }
     int64_t before = sumBefore(mine, scratch8);
-    const double base = Second && !now.byCount ? (rest - static_cast<double>(now.aboveCount) * now.least) / now.range : 0;
+    const double base = Second && !now.byCount ? rest - static_cast<double>(now.aboveCount) * now.least : 0;
     fewest = base + sumBefore(fewest, scratch);
     most = base + sumBefore(most, scratch);
     int highBin = -1, lowBin = -1;  // the topmost bins in which the budget may be met, and must be
     constexpr double slack = 1e-9;  // far above the rounding of the sums
+    const double mayNeed = (now.need - slack) * unit, mustNeed = (now.need + slack) * unit;
     TILE_UNROLL
     for (int j = 0; j < perThread; ++j) {
       if (count[j] == 0) continue;
@@ -333,8 +336,8 @@ struct Aim {
       before += count[j];
       fewest += static_cast<double>(count[j]) * bound(bin, false);
       most += static_cast<double>(count[j]) * bound(bin, true);
-      const bool may = now.byCount ? now.aboveCount + before >= now.budget : most / now.total >= now.need - slack;
-      const bool must = now.byCount ? may : fewest / now.total >= now.need + slack;
+      const bool may = now.byCount ? now.aboveCount + before >= now.budget : most >= mayNeed;
+      const bool must = now.byCount ? may : fewest >= mustNeed;
       if (may && highBin < 0) highBin = bin;
       if (must && lowBin < 0) lowBin = bin;
     }
@@ -362,6 +365,7 @@ struct Aim {
       next.lowKey = edge(now, lowBin, false);
       next.highKey = edge(now, highBin, true);
     }
+    if (next.highKey == kNegativeZero) --next.highKey;  // no entry has it, and Sift could not tell it from zero
     next.stage = within <= kListed ? Stage::Listed : Stage::Crowded;
     next.shift = 0;
     while (((next.highKey - next.lowKey) >> next.shift) >= static_cast<uint32_t>(kBins)) ++next.shift;
@@ -383,6 +387,12 @@ struct Sift {
   struct Bounds {
     int32_t ownFirst, ownLength, first, length;
   };
+  static TILE_DEVICE void list(const Search& x, int head, int block, int s, float gate) {
+    const int group = x.rows.groupOf(head, block);
+    const uint32_t at = tile::atomicAdd(&x.state[group].listed, 1u);
+    const auto flat = static_cast<uint32_t>(int64_t{x.rows.rowOf(head, block)} * x.plan.tokens + s);
+    if (at < static_cast<uint32_t>(kListed)) x.list[int64_t{group} * kListed + at] = {{orderedKey(gate), flat}};
+  }
   static TILE_DEVICE void run(const Search& x) {
     const int part = tile::blockIndex().x, word = tile::blockIndex().y, head = tile::blockIndex().z, thread = tile::threadIndex();
     const auto bounds = tile::sharedWindow<Bounds>(0, 32);
@@ -422,23 +432,32 @@ struct Sift {
         if (j >= blocks) break;
         const Bounds b = bounds.get(j);
         const tile::Floats2 cut = cuts.get(j);
-        uint32_t votes = 0;
-        TILE_UNROLL
-        for (int t = 0; t < queries; ++t) {
-          const int s = s0 + t * threads;
-          const bool inside = tile::within(s, x.plan.tokens);
-          const bool own = inside && static_cast<uint32_t>(s - b.ownFirst) < static_cast<uint32_t>(b.ownLength);
-          const bool candidate = inside && !own && static_cast<uint32_t>(s - b.first) < static_cast<uint32_t>(b.length);
+        uint32_t votes = 0, open = 0;
+        const auto sift = [&](int t, bool own, bool candidate) {
           const bool above = candidate && value[i][t] > cut.at[0];
           if (above) sum += static_cast<double>(value[i][t]);
-          if (candidate && !above && value[i][t] >= cut.at[1]) {
-            const int group = x.rows.groupOf(head, word * 32 + j);
-            const uint32_t at = tile::atomicAdd(&x.state[group].listed, 1u);
-            const auto flat = static_cast<uint32_t>(int64_t{x.rows.rowOf(head, word * 32 + j)} * x.plan.tokens + s);
-            if (at < static_cast<uint32_t>(kListed)) x.list[int64_t{group} * kListed + at] = {{orderedKey(value[i][t]), flat}};
-          }
+          if (candidate && !above && value[i][t] >= cut.at[1]) open |= 1u << t;
           if (own || above) bits[t] = tile::setBit(bits[t], j);
           votes += static_cast<uint32_t>(tile::populationCount(tile::ballot(own || above)));
+        };
+        const int first = part * kSiftTokens, end = first + kSiftTokens;
+        const bool foreign = (b.ownFirst >= end || b.ownFirst + b.ownLength <= first) && b.first <= first && end <= b.first + b.length;
+        if (foreign) {  // no own query here and none of another sequence: the rule
+          TILE_UNROLL
+          for (int t = 0; t < queries; ++t) sift(t, false, true);
+        } else {
+          TILE_UNROLL
+          for (int t = 0; t < queries; ++t) {
+            const int s = s0 + t * threads;
+            const bool inside = tile::within(s, x.plan.tokens);
+            const bool own = inside && static_cast<uint32_t>(s - b.ownFirst) < static_cast<uint32_t>(b.ownLength);
+            sift(t, own, inside && !own && static_cast<uint32_t>(s - b.first) < static_cast<uint32_t>(b.length));
+          }
+        }
+        if (open) {
+          TILE_UNROLL
+          for (int t = 0; t < queries; ++t)
+            if (open >> t & 1u) list(x, head, word * 32 + j, s0 + t * threads, value[i][t]);
         }
         if (tile::laneIndex() == j) mine = votes;
         if (PerBlock) {
@@ -471,7 +490,7 @@ struct Sift {
 struct Settle {
   static constexpr const char* name = "selection settling";
   static constexpr int threads = 512, blocksPerSM = 1, warps = threads / 32, mostBins = 2048, levels = 3;
-  static constexpr int countsAt = mostBins * 8, scratchAt = countsAt + mostBins * 4, resultAt = scratchAt + warps * 8;
+  static constexpr int highsAt = mostBins * 4, countsAt = mostBins * 8, scratchAt = countsAt + mostBins * 4, resultAt = scratchAt + warps * 8;
   static constexpr int sharedBytes = resultAt + 5 * 8;
   using Arguments = Search;
   static TILE_DEVICE int shiftOf(int level) { return level == 0 ? 21 : level == 1 ? 10 : 0; }
@@ -505,42 +524,47 @@ struct Settle {
   }
 
   struct Found {
-    double above, inBin;  // weight of what stands above the bin; in it
+    double above, inBin;  // weight, in units of the gate, of what stands above the bin; in it
     int64_t countAbove, count, bin;
   };
 
+  /// Shared memory adds 32 bits in one instruction and 64 in a loop: the carry goes by hand.
+  static TILE_DEVICE void addLow(int bin, uint32_t low) {
+    if (low == 0) return;
+    const uint32_t before = tile::atomicAdd(tile::sharedWindow<uint32_t>(0, mostBins), bin, low);
+    if (before + low < before) tile::atomicAdd(tile::sharedWindow<uint32_t>(highsAt, mostBins), bin, 1u);
+  }
+  static TILE_DEVICE uint64_t lowsOf(int bin) {
+    return uint64_t{tile::sharedWindow<uint32_t>(highsAt, mostBins).get(bin)} << 32 | tile::sharedWindow<uint32_t>(0, mostBins).get(bin);
+  }
+
   /// Adds to the histogram; equal bins of a warp at once, for where all gates are equal.
   static TILE_DEVICE void tally(bool active, int bin, uint32_t low) {
-    const auto lows = tile::sharedWindow<uint64_t>(0, mostBins);
     const auto counts = tile::sharedWindow<uint32_t>(countsAt, mostBins);
     const uint32_t votes = tile::ballot(active);
     if (votes == 0) return;
     const int leader = tile::lowestBit(votes), common = tile::shuffle(bin, leader);
     if (tile::ballot(active && bin == common) == votes) {
-      const uint64_t sum = tile::warpSum(uint64_t{active ? low : 0u});
+      const uint32_t sum = tile::warpSum(active ? low : 0u);  // of 21 bits each
       if (tile::laneIndex() != leader) return;
       tile::atomicAdd(counts, bin, static_cast<uint32_t>(tile::populationCount(votes)));
-      tile::atomicAdd(lows, bin, sum);
+      addLow(bin, sum);
     } else if (active) {
       tile::atomicAdd(counts, bin, 1u);
-      tile::atomicAdd(lows, bin, uint64_t{low});
+      addLow(bin, low);
     }
   }
 
   static TILE_DEVICE void clear(int bins) {
-    const auto lows = tile::sharedWindow<uint64_t>(0, mostBins);
-    const auto counts = tile::sharedWindow<uint32_t>(countsAt, mostBins);
-    for (int bin = tile::threadIndex(); bin < bins; bin += threads) {
-      lows.set(bin, uint64_t{0});
-      counts.set(bin, 0u);
-    }
+    const auto words = tile::sharedWindow<uint32_t>(0, 3 * mostBins);
+    for (int bin = tile::threadIndex(); bin < bins; bin += threads)
+      for (int part = 0; part < 3; ++part) words.set(part * mostBins + bin, 0u);
     tile::barrier();
   }
 
   /// The topmost bin in which the budget is met, the last one with entries where rounding left it a hair short.
   template <class Weight, class Reached>
   static TILE_DEVICE Found descend(int bins, double above, const Weight& weightOf, const Reached& reached) {
-    const auto lows = tile::sharedWindow<uint64_t>(0, mostBins);
     const auto counts = tile::sharedWindow<uint32_t>(countsAt, mostBins);
     const auto scratch = tile::sharedWindow<double>(scratchAt, warps);
     const auto scratch8 = tile::sharedWindow<int64_t>(scratchAt, warps);
@@ -553,7 +577,7 @@ struct Settle {
     int64_t count = 0;
     for (int j = 0; j < perThread; ++j) {
       const int bin = bins - 1 - (thread * perThread + j);
-      weight += weightOf(bin, counts.get(bin), lows.get(bin));
+      weight += weightOf(bin, counts.get(bin), lowsOf(bin));
       count += counts.get(bin);
     }
     double before = above + sumBefore(weight, scratch);
@@ -567,7 +591,7 @@ struct Settle {
         const int bin = bins - 1 - (thread * perThread + j);
         const uint32_t entries = counts.get(bin);
         if (entries == 0) continue;
-        found = {before, weightOf(bin, entries, lows.get(bin)), countBefore, entries, bin};
+        found = {before, weightOf(bin, entries, lowsOf(bin)), countBefore, entries, bin};
         before += found.inBin;
         countBefore += entries;
         if (reached(before, countBefore)) break;
@@ -588,7 +612,7 @@ struct Settle {
     const double base = static_cast<double>(valueOfKey(binKey));
     const double unit = static_cast<double>(valueOfKey(binKey + 1)) - base;
     const double rest = lows ? static_cast<double>(lows) * unit : 0;  // unit may be infinite where nothing lies above the base
-    return (static_cast<double>(count) * (base - state.least) + rest) / state.range;
+    return static_cast<double>(count) * (base - state.least) + rest;
   }
 
   static TILE_DEVICE void take(const Search& x, int group, int row, int s) {
@@ -639,8 +663,9 @@ struct Settle {
     if (!state.byCount) {
       for (int part = thread; part < x.siftParts; part += threads) above += x.siftSums[int64_t{group} * x.siftParts + part];
       above = tile::blockSum(above, tile::sharedWindow<double>(scratchAt, warps), warps);
-      above = (above - static_cast<double>(state.aboveCount) * state.least) / state.range;
+      above -= static_cast<double>(state.aboveCount) * state.least;
     }
+    const double unit = state.range * state.total;  // weights are in units of the gate here
     int64_t budget = state.budget - state.aboveCount;
     uint32_t key = 0;
     Found found{};
@@ -657,7 +682,7 @@ struct Settle {
       });
       found = descend(
           binsOf(level), above, [&](int bin, uint32_t count, uint64_t lows) { return weightOf(state, prefix | static_cast<uint32_t>(bin) << shift, count, lows); },
-          [&](double weight, int64_t count) { return state.byCount ? count >= budget : weight / state.total >= state.need; });
+          [&](double weight, int64_t count) { return state.byCount ? count >= budget : weight / unit >= state.need; });
       above = found.above;
       budget -= found.countAbove;
       key = prefix | static_cast<uint32_t>(found.bin) << shift;
@@ -669,10 +694,10 @@ struct Settle {
       const double one = found.count > 0 ? found.inBin / static_cast<double>(found.count) : 0;
       needed = 1;
       if (one > 0) {
-        needed = static_cast<int64_t>((state.need * state.total - above) / one);
+        needed = static_cast<int64_t>((state.need * unit - above) / one);
         needed = needed < 1 ? 1 : needed > found.count ? found.count : needed;
-        while (needed > 1 && (above + static_cast<double>(needed - 1) * one) / state.total >= state.need) --needed;
-        while (needed < found.count && (above + static_cast<double>(needed) * one) / state.total < state.need) ++needed;
+        while (needed > 1 && (above + static_cast<double>(needed - 1) * one) / unit >= state.need) --needed;
+        while (needed < found.count && (above + static_cast<double>(needed) * one) / unit < state.need) ++needed;
       }
     }
     // Weight 0 (the least gate) ranks among the own entries, which stand in the list with weight 0: the front of those decides.
