@@ -22,12 +22,13 @@ struct SelectPerQuery {
     const int blocks = plan.blocks;
     const bool inside = tile::within(s, plan.tokens);
     const int ownBlock = inside ? plan.blockOf[s] : -1;
-    const float* gates = x.gate + int64_t{head} * blocks * plan.tokens + s;
+    const float* gates = x.gate + int64_t{head} * blocks * plan.tokens + (inside ? s : 0);
     const auto staged = tile::sharedWindow<float>(0, Staged ? blocks * threads : 0);
-    const auto valid = [&](int c) { return inside && s >= plan.sequenceFirst[c] && s < plan.sequenceEnd[c]; };
+    const int sequence = inside ? plan.sequenceFirst[ownBlock] : -1;  // a sequence is known by where it begins
+    const auto isCandidate = [&](int c) { return (c != ownBlock) & (plan.sequenceFirst[c] == sequence); };
     const auto candidateAt = [&](int c) {
       if (Staged) return staged.get(c * threads + thread);
-      return c != ownBlock && valid(c) ? gates[int64_t{c} * plan.tokens] : notANumber();
+      return isCandidate(c) ? gates[int64_t{c} * plan.tokens] : notANumber();
     };
 
     // Its candidates, and their least and greatest gates.
@@ -36,10 +37,11 @@ struct SelectPerQuery {
     for (int c0 = 0; c0 < blocks; c0 += inFlight) {
       float value[inFlight];
       TILE_UNROLL
-      for (int i = 0; i < inFlight; ++i) value[i] = c0 + i < blocks && c0 + i != ownBlock && valid(c0 + i) ? gates[int64_t{c0 + i} * plan.tokens] : notANumber();
+      for (int i = 0; i < inFlight; ++i) value[i] = c0 + i < blocks ? gates[int64_t{c0 + i} * plan.tokens] : notANumber();  // in flight together
       TILE_UNROLL
       for (int i = 0; i < inFlight; ++i) {
         if (c0 + i >= blocks) break;
+        if (!isCandidate(c0 + i)) value[i] = notANumber();
         candidates += value[i] == value[i];
         least = tile::minimum(least, value[i]);
         most = tile::maximum(most, value[i]);
@@ -81,7 +83,7 @@ struct SelectPerQuery {
     if (everything || (byCount && budget >= candidates && x.rule.mode == SelectionMode::TopK)) {
       cut = -infinity();
     } else if (candidates > 0 && (!byCount || budget > 0)) {
-      // Candidates at or above `met` meet the budget, those at or above `short` do not.
+      // Candidates at or above `met` meet the budget, those at or above `missed` do not.
       uint32_t met = orderedKey(least), missed = orderedKey(most) + 1;
       int countMet = candidates, countMissed = 0;
       const bool enough = !byCount || budget <= candidates;
