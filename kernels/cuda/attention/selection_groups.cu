@@ -741,7 +741,7 @@ Sizes sizesOf(const PlanView& plan, int32_t heads, SelectionScope scope) {
   Sizes s{};
   s.groups = rows.groups();
   s.entries = int64_t{rows.rows()} * plan.tokens;
-  s.parts = std::min(tile::divideUp(kSurveyBlocks, s.groups), tile::divideUp(s.entries, kLeastPart));
+  s.parts = std::min(std::max(1, kSurveyBlocks / s.groups), tile::divideUp(s.entries, kLeastPart));
   s.perPart = int64_t{tile::divideUp(tile::divideUp(s.entries, s.parts), 32)} * 32;
   s.siftParts = tile::divideUp(plan.tokens, kSiftTokens) * (scope == SelectionScope::Block ? heads : plan.words() * (scope == SelectionScope::Overall ? heads : 1));
   const auto groups = static_cast<size_t>(s.groups);

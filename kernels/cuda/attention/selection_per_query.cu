@@ -83,11 +83,10 @@ struct SelectPerQuery {
     if (everything || (byCount && budget >= candidates && x.rule.mode == SelectionMode::TopK)) {
       cut = -infinity();
     } else if (candidates > 0 && (!byCount || budget > 0)) {
-      // Candidates at or above `met` meet the budget, those at or above `missed` do not.
+      // Candidates at or above `met` meet the budget (a budget of two may find a single one), those at or above `missed` do not.
       uint32_t met = orderedKey(least), missed = orderedKey(most) + 1;
       int countMet = candidates, countMissed = 0;
-      const bool enough = !byCount || budget <= candidates;
-      while (enough && met + 1 < missed && countMet - countMissed > 1) {
+      while (met + 1 < missed && countMet - countMissed > 1) {
         const uint32_t middle = met + (missed - met) / 2;
         const float bound = valueOfKey(middle);
         int count = 0;
@@ -113,7 +112,6 @@ struct SelectPerQuery {
         const float value = candidateAt(c);
         if (value < beyond) cut = tile::maximum(cut, value);
       }
-      if (!enough) cut = -infinity();
       int above = 0;
       double weightAbove = 0;
       for (int c = 0; c < blocks; ++c) {
