@@ -19,7 +19,7 @@ struct SelectionJob {
 
 size_t selectionScratchBytes(const PlanView& plan, int32_t heads, const SelectionRule& rule);
 
-/// Groups are thresholded in two passes over the gates and never sorted (selection_groups.cu); QueryHead by one thread per query
+/// Groups are thresholded in two passes over the gates and never sorted (selection_groups.h); QueryHead by one thread per query
 /// (selection_per_query.cu). A group holds fewer than 2^32 entries.
 void select(tile::Stream stream, const SelectionJob& job);
 
