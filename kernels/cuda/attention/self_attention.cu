@@ -45,8 +45,8 @@ void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
   auto* selected = at<uint32_t>(scratch, layout.selected);
   blockMeans(stream, job.plan, at<double>(scratch, layout.segmentSums), job.heads, padded, means);
   gate(stream, job.plan, at<T>(scratch, layout.q), means, job.heads, padded, gates);
-  select(stream, {job.plan, job.heads, job.rule, gates, selection, at<unsigned char>(scratch, layout.search)});
-  countSelected(stream, job.plan, job.heads, selection, selected, job.mapHead, job.maps ? at<uint32_t>(scratch, layout.map) : nullptr);
+  select(stream, {job.plan, job.heads, job.rule, gates, selection, selected, at<unsigned char>(scratch, layout.search)});
+  if (job.maps) mapSelected(stream, job.plan, job.heads, selection, job.mapHead, at<uint32_t>(scratch, layout.map));
 }
 
 Packing packingOf(const SelfAttentionScratch& layout, void* scratch) {
