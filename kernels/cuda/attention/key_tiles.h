@@ -32,27 +32,30 @@ struct KeyTile {
   TILE_DEVICE bool idle() const { return anyRows == 0; }
 };
 
+/// Walks the keys of a piece of work; each lane of the warp keeps one visit, so that a step waits for no memory. All lanes step together.
 /// `Together`: neighbouring words of row masks whose warps are idle only together.
 template <int TileKeys, int Together = 1>
 class KeyWalk {
  public:
   /// Over the visits of `cell`, or where that is null over `keys` keys. `start` of the job; `warp`: whose word of row masks is wanted.
-  TILE_DEVICE KeyWalk(const Cell* cell, const int32_t* start, int keys, int warp) : start_(start), keys_(keys), warp_(warp) {
-    if (cell) {
-      visits_ = cell->visits;
-      left_ = cell->visitCount;
+  TILE_DEVICE KeyWalk(const Cell* cell, const int32_t* start, int keys, int warp) {
+    static_assert(kChunkBlocks <= tile::warpLanes);
+    if (!cell) {
+      length_ = keys;
+      rows_ = anyRows_ = 0xffffffffu;
+      return;
     }
+    visits_ = cell->visitCount;
+    const Visit& visit = cell->visits[tile::laneIndex() < visits_ ? tile::laneIndex() : 0];
+    from_ = start[visit.block];
+    length_ = start[visit.block + 1] - from_;
+    rows_ = visit.rows[warp];
+    TILE_UNROLL
+    for (int word = 0; word < Together; ++word) anyRows_ |= visit.rows[warp / Together * Together + word];
   }
   /// The next tile; one without keys at the end.
   TILE_DEVICE KeyTile next() {
     KeyTile tile;
-    if (!visits_) {
-      tile.first = offset_;
-      tile.count = keys_ - offset_ < TileKeys ? keys_ - offset_ : TileKeys;
-      tile.rows = tile.anyRows = 0xffffffffu;
-      offset_ += tile.count;
-      return tile;
-    }
     tile.count = take(TileKeys, tile.first, tile.rows, tile.anyRows);
     if (tile.count < TileKeys) tile.secondCount = take(TileKeys - tile.count, tile.second, tile.secondRows, tile.anyRows);
     return tile;
@@ -60,25 +63,22 @@ class KeyWalk {
 
  private:
   TILE_DEVICE int take(int most, int& first, uint32_t& rows, uint32_t& anyRows) {
-    if (left_ == 0) return 0;
-    const int block = visits_->block, from = start_[block], length = start_[block + 1] - from;
-    const int count = length - offset_ < most ? length - offset_ : most;
-    first = from + offset_;
-    rows = visits_->rows[warp_];
-    TILE_UNROLL
-    for (int word = 0; word < Together; ++word) anyRows |= visits_->rows[warp_ / Together * Together + word];
+    if (at_ == visits_) return 0;
+    const int left = tile::shuffle(length_, at_) - offset_, count = left < most ? left : most;
+    first = tile::shuffle(from_, at_) + offset_;
+    rows = tile::shuffle(rows_, at_);
+    anyRows |= tile::shuffle(anyRows_, at_);
     offset_ += count;
-    if (offset_ == length) {
+    if (count == left) {
       offset_ = 0;
-      ++visits_;
-      --left_;
+      ++at_;
     }
     return count;
   }
 
-  const int32_t* start_;
-  const Visit* visits_ = nullptr;
-  int keys_, left_ = 0, offset_ = 0, warp_;
+  int from_ = 0, length_ = 0;  // this lane's visit
+  uint32_t rows_ = 0, anyRows_ = 0;
+  int visits_ = 1, at_ = 0, offset_ = 0;
 };
 
 /// What a thread block attends to: rows of one head, and where their results go. `x`: AttendJob, or what has its members of like names.

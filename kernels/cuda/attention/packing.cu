@@ -12,24 +12,36 @@ struct PackArguments {
   TILE_DEVICE int64_t listRows() const { return int64_t{plan.tiles()} * kTileRows; }
 };
 
+// Where a chunk's blocks lie in the words of a selection.
+struct ChunkBits {
+  int words, word, shift;
+  uint32_t low, high;  // of its bits in `word` and in the next
+
+  TILE_DEVICE ChunkBits(const PackArguments& a, int chunk) : words(a.plan.words()) {
+    const int first = firstBlockOf(chunk, a.chunks, a.plan.blocks), count = firstBlockOf(chunk + 1, a.chunks, a.plan.blocks) - first;
+    word = first / 32;
+    shift = first % 32;
+    const uint64_t mask = ((uint64_t{1} << count) - 1) << shift;
+    low = static_cast<uint32_t>(mask);
+    high = static_cast<uint32_t>(mask >> 32);
+  }
+};
+
 // What a row selects in a chunk, as bits, and whether it selects anything elsewhere.
 struct Pattern {
   uint32_t bits = 0;
   bool elsewhere = false;
 
-  static TILE_DEVICE Pattern of(const PackArguments& a, int head, int chunk, int position) {
-    const int words = a.plan.words(), first = firstBlockOf(chunk, a.chunks, a.plan.blocks), end = firstBlockOf(chunk + 1, a.chunks, a.plan.blocks);
-    const uint32_t* row = a.selection + (int64_t{head} * a.plan.tokens + position) * words;
-    Pattern pattern;
-    for (int word = 0; word < words; ++word) {
-      const int from = first - word * 32, to = end - word * 32;  // of this word's bits
-      uint32_t mine = 0;
-      if (from < 32 && to > 0) mine = (to >= 32 ? 0xffffffffu : (1u << to) - 1u) & (from <= 0 ? 0xffffffffu : 0xffffffffu << from);
-      const uint32_t bits = row[word];
-      if (mine) pattern.bits |= from >= 0 ? (bits & mine) >> from : (bits & mine) << -from;
-      pattern.elsewhere = pattern.elsewhere || (bits & ~mine) != 0;
+  static TILE_DEVICE Pattern of(const PackArguments& a, const ChunkBits& chunk, int head, int position) {
+    const uint32_t* row = a.selection + (int64_t{head} * a.plan.tokens + position) * chunk.words;
+    uint32_t own = 0, next = 0, others = 0;
+    for (int word = 0; word < chunk.words; ++word) {
+      const uint32_t bits = row[word], mine = word == chunk.word ? chunk.low : word == chunk.word + 1 ? chunk.high : 0;
+      own = word == chunk.word ? bits & mine : own;
+      next = word == chunk.word + 1 ? bits & mine : next;
+      others |= bits & ~mine;
     }
-    return pattern;
+    return {static_cast<uint32_t>((uint64_t{next} << 32 | own) >> chunk.shift), others != 0};
   }
   // Patterns by the Gray code: neighbours differ in one block, so that a tile across their border visits one more. The empty one is 0.
   TILE_DEVICE int rank() const {
@@ -48,13 +60,14 @@ struct WarpRanks {
 
   // `counts` [warps][kPatterns] of the thread block's shared memory.
   TILE_DEVICE void count(const PackArguments& a, int head, int chunk, int firstRow, tile::Shared<uint32_t> counts) {
+    const ChunkBits bits(a, chunk);
     const int lane = tile::laneIndex(), own = tile::warpIndex() * kPatterns;
     for (int i = lane; i < kPatterns; i += 32) counts.set(own + i, 0u);
     tile::warpBarrier();
     TILE_UNROLL
     for (int round = 0; round < rounds; ++round) {
       const int position = firstRow + round * 32 + lane;
-      const Pattern pattern = tile::within(position, a.plan.tokens) ? Pattern::of(a, head, chunk, position) : Pattern{};
+      const Pattern pattern = tile::within(position, a.plan.tokens) ? Pattern::of(a, bits, head, position) : Pattern{};
       rank[round] = pattern.rank();
       elsewhere[round] = pattern.elsewhere;
     }
@@ -208,6 +221,7 @@ struct BuildCells {
   static TILE_DEVICE void run(const Arguments& a) {
     const int list = tile::blockIndex().y, head = list / a.chunks, chunk = list % a.chunks, lane = tile::laneIndex();
     const int firstCell = a.packing.cellFirst[list], cells = a.packing.cellFirst[list + 1] - firstCell, chunkFirst = firstBlockOf(chunk, a.chunks, a.plan.blocks);
+    const ChunkBits chunkBits(a, chunk);
     uint32_t visits = 0;
     for (int index = tile::blockIndex().x * warps + tile::warpIndex(); index < cells; index += tile::gridExtent().x * warps) {
       const int64_t first = list * a.listRows() + int64_t{index} * kTileRows;
@@ -216,7 +230,7 @@ struct BuildCells {
       TILE_UNROLL
       for (int word = 0; word < kTileWarps; ++word) entry[word] = a.packing.order[first + word * 32 + lane];
       TILE_UNROLL
-      for (int word = 0; word < kTileWarps; ++word) bits[word] = entry[word] < 0 ? 0 : Pattern::of(a, head, chunk, entry[word] & ~kSharedRow).bits;
+      for (int word = 0; word < kTileWarps; ++word) bits[word] = entry[word] < 0 ? 0 : Pattern::of(a, chunkBits, head, entry[word] & ~kSharedRow).bits;
       TILE_UNROLL
       for (int word = 0; word < kTileWarps; ++word) {
         const uint32_t missing = tile::ballot(entry[word] < 0);

@@ -43,7 +43,7 @@ struct Packing {
 
 TILE_SHARED_CODE int32_t chunksOf(int32_t blocks) { return (blocks + kChunkBlocks - 1) / kChunkBlocks; }
 /// Chunks are as equal as can be.
-TILE_SHARED_CODE int32_t firstBlockOf(int32_t chunk, int32_t chunks, int32_t blocks) { return static_cast<int32_t>(int64_t{chunk} * blocks / chunks); }
+TILE_SHARED_CODE int32_t firstBlockOf(int32_t chunk, int32_t chunks, int32_t blocks) { return chunk * blocks / chunks; }
 inline int32_t sortBlocksOf(int32_t tokens) { return (tokens + kSortRows - 1) / kSortRows; }
 
 /// `selection` as in SelectionJob. Stable: rows of the same pattern keep their order.
