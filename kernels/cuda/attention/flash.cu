@@ -162,12 +162,14 @@ struct Flash {
       current = next;
     }
 
+    Work ending = Work::at(x, a.firstHead, tile::renewed(tile::blockIndex().x));  // looked up again, for want of registers to keep it in
+    if constexpr (!Sparse) ending.cell = nullptr;
     TILE_UNROLL
     for (int m = 0; m < halves; ++m)
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
         const int row = warp * kWarpRows + m * 16 + half * 8 + lane / 4;
-        finishRow<D>(a, head, static_cast<int>(work.first) + row, work.target(x, a.firstHead, row, work.entry(x, row)), most[m][half], total[m][half],
+        finishRow<D>(a, ending.head, static_cast<int>(ending.first) + row, ending.target(x, a.firstHead, row, ending.entry(x, row)), most[m][half], total[m][half],
                      [&](int n, int e) { return out[m][n][2 * half + e]; });
       }
   }

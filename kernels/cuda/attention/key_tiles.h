@@ -50,8 +50,9 @@ class KeyWalk {
     from_ = start[visit.block];
     length_ = start[visit.block + 1] - from_;
     rows_ = visit.rows[warp];
-    TILE_UNROLL
-    for (int word = 0; word < Together; ++word) anyRows_ |= visit.rows[warp / Together * Together + word];
+    if constexpr (Together > 1)
+      TILE_UNROLL
+      for (int word = 0; word < Together; ++word) anyRows_ |= visit.rows[warp / Together * Together + word];
   }
   /// The next tile; one without keys at the end.
   TILE_DEVICE KeyTile next() {
@@ -67,7 +68,7 @@ class KeyWalk {
     const int left = tile::shuffle(length_, at_) - offset_, count = left < most ? left : most;
     first = tile::shuffle(from_, at_) + offset_;
     rows = tile::shuffle(rows_, at_);
-    anyRows |= tile::shuffle(anyRows_, at_);
+    anyRows |= Together > 1 ? tile::shuffle(anyRows_, at_) : rows;
     offset_ += count;
     if (count == left) {
       offset_ = 0;
