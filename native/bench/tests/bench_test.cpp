@@ -192,6 +192,7 @@ TEST(BenchAttention, ExportsWhatARivalNeeds) { attendToExports("cpu", "f32", {"s
 
 #ifdef VMOBA_EMULATED
 TEST(BenchOnADevice, ExportsWhatARivalNeeds) { attendToExports("emulated", "bf16", {"random"}); }
+#endif
 
 double number(const Json& json, const char* outer, const char* inner) { return json.at(outer).at(inner).asNumber(inner); }
 
