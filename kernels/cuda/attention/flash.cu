@@ -23,12 +23,25 @@ struct Flash {
     return row * D + ((D >= 64 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3)) << 3);
   }
 
+  /// Every thread copies pieces of like place in every rowsAtOnce-th row, which are rotated alike: all addresses are one and constants.
   static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
-    TILE_UNROLL_BY(2)
-    for (int i = 0; i < TileKeys * chunks / threads; ++i) {
-      const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks;
-      const bool inside = tile::within(row, keys.keys());
-      tile::copyAsync<16>(to, place(row, chunk), rows + (inside ? int64_t{keys.position(row)} * D : 0) + chunk * 8, inside ? 16 : 0);
+    const int thread = tile::threadIndex(), chunk = thread % chunks, firstRow = thread / chunks;
+    constexpr int rowsAtOnce = threads / chunks;
+    static_assert(rowsAtOnce % 8 == 0 && TileKeys % rowsAtOnce == 0);
+    const tile::Shared<Bf16> toFirst = to.from(place(firstRow, chunk));
+    const Bf16* const from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
+    if (keys.count == TileKeys) {
+      TILE_UNROLL
+      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(toFirst, i * rowsAtOnce * D, from + i * rowsAtOnce * D);
+    } else {
+      const int64_t secondAt = (int64_t{keys.second} - keys.count - keys.first) * D;  // from where the first run would go on
+      const int count = keys.count - firstRow, all = keys.keys() - firstRow;
+      TILE_UNROLL_BY(2)
+      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) {
+        const bool inside = tile::within(i * rowsAtOnce, all);
+        const Bf16* source = from + i * rowsAtOnce * D + (i * rowsAtOnce < count ? 0 : secondAt);
+        tile::copyAsync<16>(toFirst, i * rowsAtOnce * D, inside ? source : rows, inside ? 16 : 0);
+      }
     }
     tile::commitCopies();
   }

@@ -203,19 +203,24 @@ struct Hopper {
     }
   }
 
+  /// Every thread copies pieces of like place in every rowsAtOnce-th row: all addresses are one and constants.
   static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
     const int thread = tile::threadIndex() - consumers, chunk = thread % chunks, firstRow = thread / chunks;
     constexpr int rowsAtOnce = producers / chunks;
+    static_assert(rowsAtOnce % 8 == 0, "rows of a thread are swizzled alike");
+    const tile::Shared<Bf16> toFirst = to.from(tile::swizzled(firstRow, chunk, TileKeys));
+    const Bf16* const from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
     if (keys.count == TileKeys) {
-      const Bf16* from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
-      TILE_UNROLL_BY(8)
-      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(to, tile::swizzled(firstRow + i * rowsAtOnce, chunk, TileKeys), from + i * rowsAtOnce * D);
+      TILE_UNROLL
+      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(toFirst, i * rowsAtOnce * 64, from + i * rowsAtOnce * D);
     } else {
+      const int64_t secondAt = (int64_t{keys.second} - keys.count - keys.first) * D;  // from where the first run would go on
+      const int count = keys.count - firstRow, all = keys.keys() - firstRow;
       TILE_UNROLL_BY(4)
       for (int i = 0; i < TileKeys / rowsAtOnce; ++i) {
-        const int row = firstRow + i * rowsAtOnce;
-        const bool inside = tile::within(row, keys.keys());
-        tile::copyAsync<16>(to, tile::swizzled(row, chunk, TileKeys), rows + (inside ? int64_t{keys.position(row)} * D : 0) + chunk * 8, inside ? 16 : 0);
+        const bool inside = tile::within(i * rowsAtOnce, all);
+        const Bf16* source = from + i * rowsAtOnce * D + (i * rowsAtOnce < count ? 0 : secondAt);
+        tile::copyAsync<16>(toFirst, i * rowsAtOnce * 64, inside ? source : rows, inside ? 16 : 0);
       }
     }
   }
