@@ -89,7 +89,7 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double heads = static_cast<double>(config.heads), chunks = std::ceil(kMostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
   const double partials = tokens * chunks * listRow * std::clamp(536870912.0 / (tokens * chunks * listRow), 1.0, heads);
   const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * kMostBlocks * 8)
-                               : headRows * (kMostBlocks * 4 + chunks * 10 + 16) + partials + heads * 2e5 + 4e6;
+                               : headRows * (kMostBlocks * 4 + chunks * 14 + 16) + partials + heads * 2e5 + 4e6;
   const double attention = tokens * dim * act * 4 + routing;
   const double keyValues = static_cast<double>(config.layers * config.textLength) * 2 * dim * act * branches;
   const double latents = tokens * static_cast<double>(config.outChannels * config.patch[0] * config.patch[1] * config.patch[2]) * 4 * 8;

@@ -24,10 +24,10 @@ struct AttendJob {
   const T* k = nullptr;
   const T* v = nullptr;
   int32_t keys = 0;
-  const int32_t* start = nullptr;    ///< [blocks+1] first key of each block; only with cells
   const Cell* cells = nullptr;       ///< as in Packing, with what follows; null = every row attends to all keys
   const int32_t* cellFirst = nullptr;
   const int32_t* order = nullptr;
+  const int32_t* ends = nullptr;
   const int32_t* places = nullptr;
   int32_t chunks = 0;
   Partials<T> partials;

@@ -62,7 +62,7 @@ struct Flash {
       const int at = tile::threadIndex() + i * threads, row = at / chunks, chunk = at % chunks, position = Work::position(work.entry(x, row));
       tile::copyAsync<16>(queries, place(row, chunk), x.q + (int64_t{head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
     }
-    KeyWalk<TileKeys> walk(work.cell, x.start, x.keys, warp);
+    KeyWalk<TileKeys> walk(work.cell, x.keys, warp);
     KeyTile current = walk.next();
     fetch(keys, k, current);
 

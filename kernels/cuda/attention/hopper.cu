@@ -80,11 +80,6 @@ struct Hopper {
     }
   };
 
-  static TILE_DEVICE Work workAt(const Arguments& a, int index) {
-    Work work = Work::at(a.job, a.firstHead, index);
-    if constexpr (!Sparse) work.cell = nullptr;
-    return work;
-  }
 
   static TILE_DEVICE void run(const Arguments& a) {
     const int warp = tile::shuffle(tile::warpIndex(), 0);
@@ -151,7 +146,7 @@ struct Hopper {
   static TILE_DEVICE void produce(const Arguments& a, int warp) {
     const AttendJob<Bf16>& x = a.job;
     const auto phases = barrierWindow();
-    const int works = Work::count(x, a.firstHead, a.heads);
+    const int works = Work::count(x, a.firstHead, a.heads), firstCell = Sparse ? x.cellFirst[a.firstHead * x.chunks] : 0;
     const bool chooses = tile::threadIndex() == consumers;
     // Cells differ in length: whoever is free takes the next. One is taken ahead.
     int upcoming = tile::blockIndex().x;
@@ -180,8 +175,17 @@ struct Hopper {
         if (tile::laneIndex() == 0) tile::arrivePhase(phases, queriesFilled);
         return;
       }
-      const Work work = workAt(a, index);
-      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.start, x.keys, warp);
+      Work work;
+      if constexpr (Sparse) {
+        const Cell& cell = x.cells[firstCell + index];
+        work = {cell.head, cell.first, &cell};
+      } else {
+        work = Work::at(x, a.firstHead, index);
+        work.cell = nullptr;
+      }
+      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.keys, warp);
+      // This lane's row, looked up now: the wait for it falls together with the first keys' way.
+      const int row = warp * 32 + tile::laneIndex(), entry = work.entry(x, row), target = work.target(x, a.firstHead, row, entry);
       bool first = true;
       for (KeyTile keys = walk.next(), next; keys.keys() > 0; keys = next) {
         next = walk.next();
@@ -196,7 +200,7 @@ struct Hopper {
           if (!first) continue;
           first = false;
           inFlight.settle();  // a warpgroup that idles at the end waits for the last values before it lets go of its queries
-          fetchQueries(a, work, warp, turn);
+          fetchQueries(x, work, entry, target, warp, turn);
           inFlight.push(queriesFilled);
         }
       }
@@ -226,12 +230,10 @@ struct Hopper {
   }
 
   /// Once the rows of the turn before are no longer needed. A warp copies a quarter of the rows, each by D/8 lanes.
-  static TILE_DEVICE void fetchQueries(const Arguments& a, const Work& work, int warp, int turn) {
+  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, const Work& work, int entry, int target, int warp, int turn) {
     static_assert(kTileRows == producers);
-    const AttendJob<Bf16>& x = a.job;
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
-    const int lane = tile::laneIndex(), chunk = lane % chunks, entry = work.entry(x, warp * 32 + lane), mine = Work::position(entry);
-    const int target = work.target(x, a.firstHead, warp * 32 + lane, entry);
+    const int lane = tile::laneIndex(), chunk = lane % chunks, mine = Work::position(entry);
     tile::waitPhase(barrierWindow(), queriesEmptied, turn % 2 ^ 1);
     targetWindow(turn).set(warp * 32 + lane, target);
     if (warp == 0 && lane == 0) {

@@ -37,8 +37,8 @@ struct KeyTile {
 template <int TileKeys, int Together = 1>
 class KeyWalk {
  public:
-  /// Over the visits of `cell`, or where that is null over `keys` keys. `start` of the job; `warp`: whose word of row masks is wanted.
-  TILE_DEVICE KeyWalk(const Cell* cell, const int32_t* start, int keys, int warp) {
+  /// Over the visits of `cell`, or where that is null over `keys` keys. `warp`: whose word of row masks is wanted.
+  TILE_DEVICE KeyWalk(const Cell* cell, int keys, int warp) {
     static_assert(kChunkBlocks <= tile::warpLanes);
     if (!cell) {
       length_ = keys;
@@ -47,8 +47,8 @@ class KeyWalk {
     }
     visits_ = cell->visitCount;
     const Visit& visit = cell->visits[tile::laneIndex() < visits_ ? tile::laneIndex() : 0];
-    from_ = start[visit.block];
-    length_ = start[visit.block + 1] - from_;
+    from_ = visit.from;
+    length_ = visit.length;
     rows_ = visit.rows[warp];
     if constexpr (Together > 1)
       TILE_UNROLL
@@ -115,9 +115,9 @@ struct Work {
   /// kSharedRow the row of the partial results; negative: nowhere.
   template <class Job>
   TILE_DEVICE int target(const Job& x, int firstHead, int row, int entry) const {
-    if (entry < 0) return -1;
-    if (entry & kSharedRow) return static_cast<int>(first + row - int64_t{firstHead} * x.chunks * listRowsOf(x.queries)) | kSharedRow;
-    return x.scatter ? x.scatter[entry] : entry;
+    if (!cell) return entry >= 0 && x.scatter ? x.scatter[entry] : entry;
+    const int end = x.ends[first + row];
+    return entry < 0 ? -1 : entry & kSharedRow ? static_cast<int>(first + row - int64_t{firstHead} * x.chunks * listRowsOf(x.queries)) | kSharedRow : end;
   }
 };
 

@@ -233,6 +233,7 @@ struct BuildCells {
       for (int word = 0; word < kTileWarps; ++word) bits[word] = entry[word] < 0 ? 0 : Pattern::of(a, chunkBits, head, entry[word] & ~kSharedRow).bits;
       TILE_UNROLL
       for (int word = 0; word < kTileWarps; ++word) {
+        if (entry[word] >= 0 && !(entry[word] & kSharedRow)) a.packing.ends[first + word * 32 + lane] = a.plan.permutation ? a.plan.permutation[entry[word]] : entry[word];
         const uint32_t missing = tile::ballot(entry[word] < 0);
         TILE_UNROLL
         for (int j = 0; j < kChunkBlocks; ++j) {
@@ -245,7 +246,8 @@ struct BuildCells {
       Cell& cell = a.packing.cells[firstCell + index];
       if (any != 0) {
         Visit& visit = cell.visits[tile::populationCount(visited & ((1u << lane) - 1u))];
-        visit.block = chunkFirst + lane;
+        visit.from = a.plan.start[chunkFirst + lane];
+        visit.length = a.plan.start[chunkFirst + lane + 1] - visit.from;
         TILE_UNROLL
         for (int word = 0; word < kTileWarps; ++word) visit.rows[word] = rows[word];
       }

@@ -13,10 +13,10 @@ constexpr int kChunkBlocks = 6, kPatterns = 1 << kChunkBlocks;
 /// Rows one thread block sorts.
 constexpr int kSortRows = 2048;
 
-/// A tile's visit of one block. Bit r of rows[w]: row 32w + r attends to it. Rows past the end count as attending where any row
-/// of their warp does, so that a warp whose rows all attend has all bits set.
+/// A tile's visit of one block: of `length` keys from position `from` on. Bit r of rows[w]: row 32w + r attends to it. Rows past the end
+/// count as attending where any row of their warp does, so that a warp whose rows all attend has all bits set.
 struct Visit {
-  int32_t block;
+  int32_t from, length;
   uint32_t rows[kTileWarps];
 };
 
@@ -34,6 +34,7 @@ constexpr int32_t kSharedRow = 1 << 30;
 /// Device memory. A list holds the rows of one head that select blocks of one chunk: list = head*chunks + chunk.
 struct Packing {
   int32_t* order = nullptr;      ///< [lists, tiles*kTileRows] position of each row, maybe with kSharedRow; -1 up to the end of a tile
+  int32_t* ends = nullptr;       ///< [lists, tiles*kTileRows] raster row of each row's output, where it is not shared
   int32_t* places = nullptr;     ///< [lists, tokens] index of a shared row in the list, -1 = not there or not shared
   Cell* cells = nullptr;         ///< [lists*tiles] all lists' tiles one after the other
   int32_t* cellFirst = nullptr;  ///< [lists+1] first cell of each list

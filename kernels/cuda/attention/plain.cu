@@ -21,10 +21,10 @@ struct PlainArguments {
   int64_t queryRowStride, queryHeadStride, keyRowStride, keyHeadStride;  // elements
   int32_t queries, width, valueWidth;  // width: of q and k; valueWidth: columns of v and out in use
   int32_t keys, chunks;
-  const int32_t* start;
   const Cell* cells;
   const int32_t* cellFirst;
   const int32_t* order;
+  const int32_t* ends;
   Partials<T> partials;
   const int32_t* scatter;
   T* out;
@@ -95,7 +95,7 @@ struct Plain {
     float out[kSlice / 4], most = kHidden, total = 0;
     TILE_UNROLL
     for (int j = 0; j < kSlice / 4; ++j) out[j] = 0;
-    KeyWalk<kKeys> walk(work.cell, x.start, x.keys, warpOfTile);
+    KeyWalk<kKeys> walk(work.cell, x.keys, warpOfTile);
     for (KeyTile keys = walk.next(); keys.keys() > 0; keys = walk.next()) {
       if (keys.idle()) continue;
       float logits[8];
@@ -239,10 +239,10 @@ void plainByHeads(tile::Stream stream, const AttendJob<T>& job, const BetweenLau
   arguments.valueWidth = job.headDim;
   arguments.keys = job.keys;
   arguments.chunks = job.chunks;
-  arguments.start = job.start;
   arguments.cells = job.cells;
   arguments.cellFirst = job.cellFirst;
   arguments.order = job.order;
+  arguments.ends = job.ends;
   arguments.partials = job.partials;
   arguments.scatter = job.scatter;
   arguments.out = job.out;

@@ -50,7 +50,7 @@ void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
 }
 
 Packing packingOf(const SelfAttentionScratch& layout, void* scratch) {
-  return {at<int32_t>(scratch, layout.order),     at<int32_t>(scratch, layout.places),  at<Cell>(scratch, layout.cells),
+  return {at<int32_t>(scratch, layout.order),     at<int32_t>(scratch, layout.ends),    at<int32_t>(scratch, layout.places),     at<Cell>(scratch, layout.cells),
           at<int32_t>(scratch, layout.cellFirst), at<uint32_t>(scratch, layout.counts), at<uint32_t>(scratch, layout.visitTotal)};
 }
 
@@ -71,10 +71,10 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
   attention.outStride = job.outStride;
   if (job.sparse) {
     const Packing packing = packingOf(layout, scratch);
-    attention.start = job.plan.start;
     attention.cells = packing.cells;
     attention.cellFirst = packing.cellFirst;
     attention.order = packing.order;
+    attention.ends = packing.ends;
     attention.places = packing.places;
     attention.chunks = chunksOf(job.plan.blocks);
     attention.partials = {layout.partialHeads, at<T>(scratch, layout.partials), at<float>(scratch, layout.partialLogs)};
@@ -148,6 +148,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.map = layout.take(job.maps ? blocks * blocks * 4 : 0);
     const auto chunks = static_cast<size_t>(chunksOf(plan.blocks)), lists = heads * chunks, listRows = tiles * kTileRows;
     s.order = layout.take(lists * listRows * 4);
+    s.ends = layout.take(lists * listRows * 4);
     s.places = layout.take(lists * tokens * 4);
     s.cells = layout.take(lists * tiles * sizeof(Cell));
     s.cellFirst = layout.take((lists + 1) * 4);

@@ -135,7 +135,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
     cuda::Cell cell{0, chunk * queries, 0, {}};
     uint32_t selecting[4] = {};
     for (int block = cuda::firstBlockOf(chunk, chunks, blocks); block < cuda::firstBlockOf(chunk + 1, chunks, blocks); ++block) {
-      cuda::Visit visit{block, {}};
+      cuda::Visit visit{start[size_t(block)], lengths[size_t(block)], {}};
       for (int row = 0; row < queries; ++row)
         if (selects(row / 16, block)) visit.rows[row / 32] |= 1u << row % 32;
       for (int word = 0; word < 4; ++word) selecting[word] |= visit.rows[word];
@@ -165,10 +165,10 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   job.k = k.bf16.data();
   job.v = v.bf16.data();
   job.keys = keys;
-  job.start = start.data();
   job.cells = cells.data();
   job.cellFirst = cellFirst.data();
   job.order = orders.data();
+  job.ends = orders.data();  // positions are raster rows
   job.places = places.data();
   job.chunks = chunks;
   job.partials = {1, reinterpret_cast<Bf16*>(partials.data()), reinterpret_cast<float*>(logs.data())};
