@@ -142,6 +142,12 @@ void Block::waitPhase(uint32_t offset, int parity) {
   }
   join(current().known, phaseAt(offset).complete);
 }
+bool Block::testPhase(uint32_t offset, int parity) {
+  requireWarpgroups("an mbarrier");
+  if (static_cast<int>(phaseAt(offset).number % 2) == parity) return false;
+  join(current().known, phaseAt(offset).complete);
+  return true;
+}
 
 // Products -----------------------------------------------------------------------------------------------------------
 

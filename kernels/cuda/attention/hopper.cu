@@ -20,7 +20,7 @@ struct Hopper {
   static constexpr int lag = 2;                    // slots being fetched before the oldest of them is waited for
   static constexpr int chunks = D / 8;             // 16-byte pieces of a row
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
-  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 1;
+  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 2;
   static constexpr int barriers = turns + 2;
   static constexpr int notesAt = (barriersAt + barriers * 8 + 127) / 128 * 128, noteWords = 16;  // one per tile of keys in the ring
   static constexpr int worksAt = notesAt + slots / 2 * noteWords * 4, workWords = 4;             // of an even and an odd turn: index of the work, -1 = there is no more
@@ -92,8 +92,10 @@ struct Hopper {
       }
       tile::initPhase(phases, queriesFilled, producers / 32);
       tile::initPhase(phases, queriesEmptied, consumers / 32);
-      tile::initPhase(phases, workKnown, 1);
-      for (int group = 0; group < 2; ++group) tile::initPhase(phases, turns + group, consumers / 32 / 2);
+      for (int i = 0; i < 2; ++i) {
+        tile::initPhase(phases, workKnown + i, 1);
+        tile::initPhase(phases, turns + i, consumers / 32 / 2);
+      }
     }
     tile::barrier();
     if (warp >= consumers / 32) {
@@ -121,19 +123,19 @@ struct Hopper {
       for (int i = 0; i + 1 < lag; ++i) barrier[i] = barrier[i + 1];
       barrier[lag - 1] = next;
     }
-    /// All but the latest have arrived.
-    TILE_DEVICE void settle() {
-      tile::waitCopies<1>();
+    TILE_DEVICE void flush() {
+      tile::waitCopies<0>();
       TILE_UNROLL
-      for (int i = 0; i + 1 < lag; ++i) {
+      for (int i = 0; i < lag; ++i) {
         release(barrier[i]);
         barrier[i] = -1;
       }
     }
-    TILE_DEVICE void flush() {
-      tile::waitCopies<0>();
-      TILE_UNROLL
-      for (int i = 0; i < lag; ++i) release(barrier[i]);
+    /// Until what consumers hold may be overwritten. If that takes time, they get all copies first: they may be waiting for them.
+    TILE_DEVICE void waitFor(int which, int parity) {
+      if (tile::ballot(tile::testPhase(barrierWindow(), which, parity)) == 0xffffffffu) return;
+      flush();
+      tile::waitPhase(barrierWindow(), which, parity);
     }
     static TILE_DEVICE void release(int which) {
       if (which < 0) return;
@@ -162,16 +164,17 @@ struct Hopper {
     Place filling;
     InFlight inFlight;
     for (int turn = 0;; ++turn) {
-      // Consumers and the other warps have read what this replaces: they took part in the turn between.
+      // All have read what this replaces: the queries of the turn before were fetched over those of the turn before that, with which the
+      // consumers were done, and so with its keys, which took all four warps.
       if (chooses) {
         workWindow(turn).set(0, take());
-        tile::arrivePhase(phases, workKnown);
+        tile::arrivePhase(phases, workKnown + turn % 2);
       }
-      tile::waitPhase(phases, workKnown, turn % 2);
+      tile::waitPhase(phases, workKnown + turn % 2, turn / 2 % 2);
       const int index = workWindow(turn).get(0);
       if (index < 0) {
         inFlight.flush();
-        tile::waitPhase(phases, queriesEmptied, turn % 2 ^ 1);
+        inFlight.waitFor(queriesEmptied, turn % 2 ^ 1);
         if (tile::laneIndex() == 0) tile::arrivePhase(phases, queriesFilled);
         return;
       }
@@ -192,14 +195,14 @@ struct Hopper {
         TILE_UNROLL
         for (int part = 0; part < 2; ++part) {
           const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{work.head} * x.keys * D;
-          tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
+          inFlight.waitFor(emptied + filling.slot, filling.parity ^ 1);
           if (part == 0) Note::write(filling.slot, warp, keys, next);
           fetch(slotWindow(filling.slot), rows, keys);
           inFlight.push(filled + filling.slot);
           filling.advance();
           if (!first) continue;
           first = false;
-          inFlight.settle();  // a warpgroup that idles at the end waits for the last values before it lets go of its queries
+          inFlight.waitFor(queriesEmptied, turn % 2 ^ 1);
           fetchQueries(x, work, entry, target, warp, turn);
           inFlight.push(queriesFilled);
         }
@@ -229,12 +232,11 @@ struct Hopper {
     }
   }
 
-  /// Once the rows of the turn before are no longer needed. A warp copies a quarter of the rows, each by D/8 lanes.
+  /// Over those of the turn before. A warp copies a quarter of the rows, each by D/8 lanes.
   static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, const Work& work, int entry, int target, int warp, int turn) {
     static_assert(kTileRows == producers);
     const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
     const int lane = tile::laneIndex(), chunk = lane % chunks, mine = Work::position(entry);
-    tile::waitPhase(barrierWindow(), queriesEmptied, turn % 2 ^ 1);
     targetWindow(turn).set(warp * 32 + lane, target);
     if (warp == 0 && lane == 0) {
       targetWindow(turn).set(kTileRows, work.head);

@@ -23,6 +23,16 @@ TILE_DEVICE void waitPhase(Shared<uint64_t> barriers, int i, int parity) {
                  : "memory");
 }
 
+/// Whether waitPhase would return at once; what it would then guarantee is so.
+TILE_DEVICE bool testPhase(Shared<uint64_t> barriers, int i, int parity) {
+  uint32_t complete;
+  asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(complete)
+               : "r"(barriers.address(i)), "r"(parity)
+               : "memory");
+  return complete != 0;
+}
+
 /// The thread's writes to shared memory so far become visible to products that are ordered after it.
 TILE_DEVICE void fenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
