@@ -17,7 +17,7 @@ struct Hopper {
   static constexpr int groupRows = 64, consumers = kTileRows / groupRows * 128, producers = 128, threads = consumers + producers, blocksPerSM = 1;
   static constexpr int registersToFetch = 88, registersToAttend = 208;  // (88 + 2·208) · 128 of the 64,512 a block of 384 threads starts with
   static constexpr int TileKeys = 128, slots = 6;  // 3 tiles of keys and 3 of values, by turns
-  static constexpr int lag = 2;                    // slots being fetched before the oldest of them is waited for
+  static constexpr int lag = Sparse ? 1 : 2;       // copies in flight before the oldest of them is waited for; measured
   static constexpr int chunks = D / 8;             // 16-byte pieces of a row
   static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
   static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 2;

@@ -32,7 +32,7 @@ size_t limitFor(DeviceRuntime& runtime, size_t asked) {
   return asked == 0 ? usable : std::min(asked, usable);
 }
 
-bool asked(const char* variable) { return std::getenv(variable) != nullptr && std::strcmp(std::getenv(variable), "1") == 0; }
+bool says(const char* variable, const char* value) { return std::getenv(variable) != nullptr && std::strcmp(std::getenv(variable), value) == 0; }
 
 bool isPlain(const WeightView& view, DType type) { return view.dtype == type && view.scale == 1.0f; }
 
@@ -43,8 +43,8 @@ DeviceBackend::DeviceBackend(std::string name, std::shared_ptr<DeviceRuntime> ru
       precision_(options.precision),
       runtime_(std::move(runtime)),
       library_(std::move(library)),
-      keepFp8_(precision_ == Precision::BF16 && asked("VMOBA_FP8")),
-      hopper_(precision_ == Precision::BF16 && runtime_->facts().warpgroups && asked("VMOBA_HOPPER")),
+      keepFp8_(precision_ == Precision::BF16 && says("VMOBA_FP8", "1")),
+      hopper_(precision_ == Precision::BF16 && runtime_->facts().warpgroups && !says("VMOBA_HOPPER", "0")),
       pool_(std::make_shared<MemoryPool>(std::make_unique<DeviceMemory>(runtime_), limitFor(*runtime_, options.memoryLimitBytes))),
       slots_(*runtime_, kSlots, kSlotBytes),
       timeline_(*runtime_, [this] { poll(); }),

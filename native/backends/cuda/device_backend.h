@@ -120,7 +120,7 @@ class DeviceBackend final : public Backend {
   std::shared_ptr<DeviceRuntime> runtime_;
   std::unique_ptr<CublasLt> library_;
   bool keepFp8_;  ///< weights stored in fp8 stay so (VMOBA_FP8=1)
-  bool hopper_;   ///< attention by wgmma (VMOBA_HOPPER=1)
+  bool hopper_;   ///< attention by wgmma (not where VMOBA_HOPPER=0)
   std::shared_ptr<MemoryPool> pool_;
   PinnedSlots slots_;
   std::unique_ptr<std::byte, std::function<void(std::byte*)>> landing_;  ///< pinned memory downloads pass through
