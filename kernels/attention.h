@@ -60,7 +60,7 @@ struct AttentionStatistics {
   double routingSeconds = 0;           ///< norm+RoPE+permute+means, gate, selection, packing
   double attentionSeconds = 0;
   double meanSelectedBlocks = 0;       ///< per (query, head)
-  double meanTileUnionBlocks = 0;      ///< per 64 neighbouring queries: blocks at least one of them selected
+  double meanTileUnionBlocks = 0;      ///< CPU: per 64 neighbouring queries, blocks at least one of them selected; GPU: per query, blocks its tiles visit
   std::vector<float> headDensity;      ///< [H]
   std::vector<float> blockReceived;    ///< [C] share of (query, head) pairs that selected block c
   std::vector<float> selectionMap;     ///< [C, C] share of query tokens of block r selecting block c; of `mapHead`, -1 = mean

@@ -78,7 +78,7 @@ function readPtxas(text) {
 /** Kernels of the attention path, one row each, with registers per architecture. */
 function ptxasTable(kernels) {
   const attention = kernels.filter(({ source }) =>
-    ['flash', 'hopper', 'plain', 'packing', 'prepare', 'selection'].includes(source),
+    /^(flash|hopper|plain|packing|merge|prepare|gate|selection\w*)$/.test(source),
   );
   const architectures = [...new Set(kernels.map((kernel) => kernel.architecture))].sort();
   const rows = new Map();
@@ -103,7 +103,7 @@ function registers(name, kernel) {
 
 /**
  * Attention's tiles lie in shared memory that is asked for at launch, so ptxas does not know it: 128 queries and two tiles of keys,
- * on Hopper six of 128 keys each (and 104 bytes of barriers).
+ * on Hopper six of 128 keys each (and 2 KB of barriers and notes).
  */
 function sharedMemory(name) {
   const [, dim, keys] = /^Flash<(\d+), (\d+),/.exec(name) ?? [];

@@ -35,6 +35,7 @@ const scalar = (name, flops, bytes) => ({ name, unit: 'scalar', flops, bytes });
 export function kernels({ tokens: s, blocks }) {
   const c = blocks.reduce((sum, count) => sum + count, 0) / blocks.length; // the cycle's mean
   const gates = s * c * heads;
+  const chunks = Math.ceil(c / 6);
   const attention = (label, density) => ({
     name: `attention, ${label}`,
     unit: 'tensor',
@@ -45,17 +46,14 @@ export function kernels({ tokens: s, blocks }) {
     scalar('layer norm and modulation (each of 3)', 9 * s * dim, s * dim * (f32 + bf16)),
     product('q, k, v projection', s, dim, 3 * dim),
     scalar('RMS norm, RoPE, partition, split, block means', 14 * s * dim, 2 * 3 * s * dim * bf16),
-    scalar('gate', 2 * s * c * dim, s * dim * bf16 + gates * f32),
+    { name: 'gate', unit: 'tensor', flops: 3 * 2 * s * c * dim, bytes: s * dim * bf16 + gates * f32 }, // means as three bf16
+    scalar('selection (two passes over the gates)', 8 * gates, 2 * gates * f32 + s * heads * Math.ceil(c / 32) * 4),
     scalar(
-      'selection (histograms over the gates, three levels)',
-      8 * gates,
-      4 * gates * f32 + s * heads * Math.ceil(c / 32) * 4,
+      'sorting rows by what they select of each six blocks',
+      60 * s * heads * chunks,
+      s * heads * (2 * Math.ceil(c / 32) * 4 + chunks * (3 * 4 + 1)),
     ),
-    scalar(
-      'query packing (one thread block per head: latency, not this, decides)',
-      8 * s * heads,
-      s * heads * (4 * 2 * 8 + 8),
-    ),
+    scalar('merging partial results (four a row)', 8 * s * dim, s * dim * bf16 * 5 + s * heads * chunks * 4),
     attention('dense', 1),
     attention('VMoBA at density .26', 0.26),
     attention('VMoBA at density .19', 0.19),
