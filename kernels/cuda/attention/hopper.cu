@@ -80,7 +80,6 @@ struct Hopper {
     }
   };
 
-
   static TILE_DEVICE void run(const Arguments& a) {
     const int warp = tile::shuffle(tile::warpIndex(), 0);
     const auto phases = barrierWindow();
