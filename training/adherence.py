@@ -1,7 +1,7 @@
 """Measures whether Nano does what its prompts say, through the native engine.
 
     python3 training/adherence.py prompts                 # writes adherence_prompts.jsonl: fixed before the final training
-    python3 training/adherence.py measure [--model M] [--policy P] [--count N] [--name NAME] [options of vmoba-studio render]
+    python3 training/adherence.py measure [--model M] [--policy P] [--count N] [--side 64] [--frames 17] [--name NAME] [options of vmoba-studio render]
     python3 training/adherence.py truth                   # the analyser's own accuracy, on drawn clips of the same scenes
 
 Every caption's colour-shape-motion triple was held out of training. `--shuffle` compares each clip with another caption's scene.
@@ -26,7 +26,6 @@ import world  # noqa: E402
 
 PROMPTS = os.path.join(HERE, "adherence_prompts.jsonl")
 WHAT = ("colour", "motion", "shape")
-FRAMES, SIDE = 17, 64
 
 
 def write_prompts(count=220, seed=2026):
@@ -52,22 +51,24 @@ def prompts(count=None):
         return [json.loads(line) for line in file][:count]
 
 
-def render(entries, model, policy, extra, folder):
-    """Renders through the studio's command line; yields uint8 [frames, side, side, 3] in order."""
+def raw(folder, entry, side, frames):
+    return np.fromfile(os.path.join(folder, entry["id"] + ".rgb"), np.uint8).reshape(frames, side, side, 3)
+
+
+def render(entries, model, policy, side, frames, extra, folder):
+    """Renders through the studio's command line: raw clips in the folder."""
     batch = os.path.join(folder, "batch.jsonl")
     with open(batch, "w") as file:
         file.writelines(json.dumps({"id": e["id"], "prompt": e["prompt"], "seed": e["seed"]}) + "\n" for e in entries)
     command = ["node", os.path.join(ROOT, "scripts", "vmoba-studio.mjs"), "render", "--batch", batch, "--out-dir", folder, "--raw", "--model", model,
-               "--size", f"{SIDE}x{SIDE}", "--frames", str(FRAMES), *(["--policy", policy] if policy else []), *extra]
+               "--size", f"{side}x{side}", "--frames", str(frames), *(["--policy", policy] if policy else []), *extra]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    for e in entries:
-        yield np.fromfile(os.path.join(folder, e["id"] + ".rgb"), np.uint8).reshape(FRAMES, SIDE, SIDE, 3)
 
 
-def drawn(entries):
+def drawn(entries, side, frames):
     for e in entries:
         thing = world.Thing(e["colour"], e["shape"], e["size"], e["motion"], tuple(e["heading"]))
-        yield clips.draw(np.random.default_rng((909, e["seed"])), world.Scene((thing,), e["background"], e["ground"]), SIDE, SIDE, FRAMES)
+        yield clips.draw(np.random.default_rng((909, e["seed"])), world.Scene((thing,), e["background"], e["ground"]), side, side, frames)
 
 
 def interval(hits, count):
@@ -103,6 +104,8 @@ def main():
     parser.add_argument("--model", default=os.path.join(ROOT, "resources", "models", "nano"))
     parser.add_argument("--policy", help="dense, JSON, ...; the model's own if not given")
     parser.add_argument("--count", type=int)
+    parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--shuffle", action="store_true")
     parser.add_argument("--name", default="trained")
     parser.add_argument("--keep", help="a folder for the raw clips; clips already there are measured, not rendered again")
@@ -117,11 +120,11 @@ def main():
         os.makedirs(folder, exist_ok=True)
         have = all(os.path.exists(os.path.join(folder, e["id"] + ".rgb")) for e in entries)
         if options.command == "truth":
-            made = drawn(entries)
-        elif have:
-            made = (np.fromfile(os.path.join(folder, e["id"] + ".rgb"), np.uint8).reshape(FRAMES, SIDE, SIDE, 3) for e in entries)
+            made = drawn(entries, options.side, options.frames)
         else:
-            made = render(entries, options.model, options.policy, rest, folder)
+            if not have:
+                render(entries, options.model, options.policy, options.side, options.frames, rest, folder)
+            made = (raw(folder, e, options.side, options.frames) for e in entries)
         results = [analyse.analyse(clip, classifier) for clip in made]
     expected = entries[37:] + entries[:37] if options.shuffle else entries
     report = score(expected, results)
