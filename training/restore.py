@@ -36,7 +36,8 @@ def main():
     vae_state, average, training = read(options.model)
     os.makedirs(os.path.join(options.folder, "dit"), exist_ok=True)
     torch.save(vae_state, os.path.join(options.folder, "vae.pt"))
-    torch.save({"model": average, "average": average, "count": training["steps"], "step": training["steps"], "spent": 60 * training["minutes"]},
+    torch.save({"model": average, "average": average, "count": training["steps"], "step": training["steps"], "spent": 60 * training["minutes"],
+                "training": {key: training[key] for key in ("samples", "device", "before") if key in training}},
                os.path.join(options.folder, "dit", "checkpoint.pt"))
     shutil.copyfile(os.path.join(options.model, "spiece.model"), os.path.join(options.folder, "spiece.model"))
 

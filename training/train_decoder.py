@@ -27,8 +27,9 @@ def main(config, folder, minutes, device):
         for optimiser, saved in zip(optimisers, state["optimisers"]):
             optimiser.load_state_dict(saved)
     rng = np.random.default_rng((6, leg.step))
-    data = pool(folder, config["clips"])
-    unseen = to_video(np.stack([clips.make(99, i, held=None)[1] for i in range(8)]), device)
+    side, frames = config.get("side", 64), config.get("frames", 17)
+    data = pool(folder, config["clips"], side, side, frames)
+    unseen = to_video(np.stack([clips.make(99, i, side, side, frames, held=None)[1] for i in range(8)]), device)
 
     def keep():
         leg.save({"model": half.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "average": average.values, "count": average.count})
