@@ -23,7 +23,7 @@ const browser = await chromium.launch({
 try {
   const size = { width: 64, height: 64, frames: 17, fps: 12, steps: 20, guidanceScale: 4, shift: 4 };
   for (const { prompt, settings } of gallery.slice(1)) await studio.render({ ...size, prompt, seed: settings.seed });
-  await studio.render({ ...size, width: 96, height: 96, prompt: gallery[0].prompt, seed: '1' });
+  await studio.render({ ...size, width: 128, height: 128, prompt: gallery[0].prompt, seed: '1' });
 
   const page = await browser.newPage({
     viewport: { width: 1280, height: 800 },

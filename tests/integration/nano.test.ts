@@ -42,7 +42,7 @@ test('the command line says what Nano was made for and what it knows', async () 
   const { code, stdout } = await runCli(['models', 'show', 'nano', '--library', library]);
   expect(code).toBe(0);
   expect(stdout).toMatch(/^licence +GPL-3\.0-or-later$/mu);
-  expect(stdout).toMatch(/^sides +48 to 96 pixels/mu);
+  expect(stdout).toMatch(/^sides +48 to 128 pixels/mu);
   expect(stdout).toMatch(/^colours +red, .*white$/mu);
   expect(stdout).toMatch(/^motions +.*spin/mu);
   expect(await runCli(['models', 'show', 'nono', '--library', library])).toMatchObject({
