@@ -71,7 +71,8 @@ def prepare(out, folder, config, untrained=False):
 def describe(out, preview, state, config):
     """model.json; `preview`: factors and bias, `state`: steps and seconds of training, and what came before it."""
     factors, bias = preview
-    c, best = config["dit"], config["best"]
+    c, best = config["dit"], dict(config["best"])
+    width, height, frames = best.pop("size")
     files = {"dit": "dit.safetensors", "vae": "vae.safetensors", "textEncoder": "text_encoder.safetensors", "tokenizer": "spiece.model"}
     content = {}
     for name in files.values():
@@ -85,7 +86,7 @@ def describe(out, preview, state, config):
         "files": files, "content": content, "licence": "GPL-3.0-or-later",
         "limits": {"sideMultiple": 8 * c["model"]["patch"][1], "minSide": min(min(w, h) for w, h, _ in sizes), "maxTrainedSide": max(max(w, h) for w, h, _ in sizes),
                    "minFrames": min(f for *_, f in sizes), "maxTrainedFrames": max(f for *_, f in sizes)},
-        "defaults": {"width": 64, "height": 64, "frames": 17, "fps": 12, "scheduler": "unipc", "negativePrompt": "", **best},
+        "defaults": {"width": width, "height": height, "frames": frames, "fps": 12, "scheduler": "unipc", "negativePrompt": "", **best},
         "policy": {"version": 1, "name": "nano", "mode": "threshold", "denseSteps": 0, "minimumTokens": 0, "cycle": ["1d", "2d", "3d"], **c["policy"]},
         "preview": {"factors": [rounded(row) for row in factors], "bias": rounded(bias)},
         "knows": {"colours": list(world.COLOURS), "shapes": [*world.SHAPES, "ball", "box", "donut"], "sizes": list(world.SIZES),

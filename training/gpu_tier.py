@@ -450,6 +450,8 @@ class Run:
             except Exception as error:
                 traceback.print_exc()
                 outcome = f"{outcome}; {type(error).__name__}: {str(error)[:300]}"
+        if outcome == "done" and not self.log.step:
+            outcome = "no step was taken: no clips came"
         self.summary(outcome, checks)
         return outcome == "done"
 

@@ -124,8 +124,8 @@ class Block {
   // Of kernels with warpgroups -------------------------------------------------------------------------------------
   void initPhase(uint32_t offset, int arrivals);
   void arrivePhase(uint32_t offset);
-  void waitPhase(uint32_t offset, int parity);
-  bool testPhase(uint32_t offset, int parity);  ///< until the phase of this parity is complete
+  void waitPhase(uint32_t offset, int parity);  ///< until the phase of this parity is complete
+  bool testPhase(uint32_t offset, int parity);  ///< whether it is
   void fenceAsyncProxy();
   void fenceProducts();
   /// Starts a product of the calling lane's warp, whose lanes must agree; its accumulators read NaN until it is waited for.

@@ -218,8 +218,11 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
   }
   Setting s = readSetting(options, grid.tokens(), progress);
   if (!s.exportFolder.empty()) {
-    if (const double only = options.numberOr("exportDensity", 0); only > 0) s.exported = {only};
-    else s.exported = densities.empty() ? std::vector{0.25} : densities;
+    if (options.find("exportDensity") != nullptr) {
+      const double only = options.numberOr("exportDensity", 0);
+      if (!(only > 0 && only <= 1)) throw Error(ErrorCode::BadRequest, "exportDensity must be above 0 and at most 1", "exportDensity");
+      s.exported = {only};
+    } else s.exported = densities.empty() ? std::vector{0.25} : densities;
   }
 
   Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{}), checks(Json::Array{});

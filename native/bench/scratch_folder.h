@@ -4,17 +4,20 @@
 #include <filesystem>
 #include <string>
 
+#include "native/base/error.h"
 #include "native/base/json.h"
 
 namespace vmoba {
 
 class ScratchFolder {
  public:
-  /// Under the option `scratch`, default the system's folder for temporary files. Error{...} when it cannot be made.
+  /// Under the option `scratch`, default the system's folder for temporary files. Error{Io} when it cannot be made.
   ScratchFolder(const Json& options, const std::string& name)
       : path_(std::filesystem::path(options.stringOr("scratch", std::filesystem::temp_directory_path().string())) /
               (name + "-" + std::to_string(std::chrono::steady_clock::now().time_since_epoch().count()))) {
-    std::filesystem::create_directories(path_);
+    std::error_code failed;
+    std::filesystem::create_directories(path_, failed);
+    if (failed) throw Error(ErrorCode::Io, "the folder " + path_.string() + " cannot be made (" + failed.message() + "); name another by scratch", "scratch");
   }
   ~ScratchFolder() {
     std::error_code ignored;

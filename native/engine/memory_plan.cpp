@@ -8,7 +8,6 @@ namespace vmoba {
 namespace {
 
 constexpr int64_t kLeastDecodeTile = 8;  ///< latent rows; smaller tiles are mostly overlap
-constexpr double kMostBlocks = 72;       ///< the most the planner makes of a long clip
 
 /// One resolution level of the decoder as its tensors tell it.
 struct DecoderLevel {
@@ -84,12 +83,14 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   // One self-attention call: packed q, k, v and the selection. On the CPU, per thread the gates of a head and as much again to narrow
   // them down, and tile buffers; on a GPU the gates of all heads, what narrows them down, per chunk of six blocks the list of its rows and
   // their tiles' visits, and room for the partial results of some heads (kernels/cuda/attention: at most 512 MiB, at least one head's).
+  double mostBlocks = 1;
+  for (const auto& use : AttentionPlan(request.policy, request.grid(config), config.layers, request.steps).partitions()) mostBlocks = std::max(mostBlocks, static_cast<double>(use.blocks.blocks()));
   const double headRows = tokens * static_cast<double>(config.heads);
   const bool onCpu = request.device.empty() || request.device == "cpu";
-  const double heads = static_cast<double>(config.heads), chunks = std::ceil(kMostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
+  const double heads = static_cast<double>(config.heads), chunks = std::ceil(mostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
   const double partials = tokens * chunks * listRow * std::clamp(536870912.0 / (tokens * chunks * listRow), 1.0, heads);
-  const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * kMostBlocks * 8)
-                               : headRows * (kMostBlocks * 4 + chunks * 14 + 16) + partials + heads * 2e5 + 4e6;
+  const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * mostBlocks * 8)
+                               : headRows * (mostBlocks * 4 + chunks * 14 + 16) + partials + heads * 2e5 + 4e6;
   const double attention = tokens * dim * act * 4 + routing;
   const double keyValues = static_cast<double>(config.layers * config.textLength) * 2 * dim * act * branches;
   const double latents = tokens * static_cast<double>(config.outChannels * config.patch[0] * config.patch[1] * config.patch[2]) * 4 * 8;

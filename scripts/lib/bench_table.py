@@ -46,7 +46,7 @@ def main():
                     print(line.rstrip()[:400])
                 elif kind_of(row):
                     tables.setdefault(kind_of(row), []).append(shown(row))
-                elif "rows" in row:  # the whole result: what its rows do not say
+                elif isinstance(row.get("rows"), list):  # the whole result: what its rows do not say
                     print(json.dumps({key: value for key, value in row.items() if key not in ("rows", "checks", "rivals")}))
                 else:
                     print(json.dumps(row)[:2000])

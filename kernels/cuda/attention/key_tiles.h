@@ -23,12 +23,11 @@ struct KeyTile {
   TILE_DEVICE bool full(int size, uint32_t wanted) const {
     return keys() == size && (rows & wanted) == wanted && (secondCount == 0 || (secondRows & wanted) == wanted);
   }
-  /// The tile's keys [from, end) that a row attends to: the first run, the second, both or neither.
+  /// Keys [from, end) of a tile that a row attends to: its first run, the second, both or neither.
   struct Run {
     int from, end;
     TILE_DEVICE bool has(int key) const { return key >= from && tile::within(key, end); }
   };
-  TILE_DEVICE Run attended(int row) const { return {tile::bitOf(rows, row) ? 0 : count, tile::bitOf(secondRows, row) ? keys() : count}; }
   TILE_DEVICE bool idle() const { return anyRows == 0; }
 };
 
@@ -125,8 +124,8 @@ struct Work {
 template <class T, class Launch>
 void byHeads(tile::Stream stream, const AttendJob<T>& job, double flopsPerLaunch, const BetweenLaunches& between, const Launch& launch) {
   const double perHead = 4.0 * job.queries * job.keys * job.paddedDim;
-  int most = std::clamp(static_cast<int>(flopsPerLaunch / perHead), 1, job.heads);
-  if (job.cells) most = std::min(most, job.partials.heads);
+  int most = static_cast<int>(std::clamp(flopsPerLaunch / perHead, 1.0, static_cast<double>(job.heads)));
+  if (job.cells && job.chunks > 1) most = std::min(most, job.partials.heads);
   for (int head = 0; head < job.heads; head += most) {
     const int heads = std::min(most, job.heads - head);
     launch(head, heads);

@@ -219,11 +219,11 @@ struct BuildCells {
   static constexpr int threads = 256, blocksPerSM = 4, warps = threads / 32;
   using Arguments = PackArguments;
   static TILE_DEVICE void run(const Arguments& a) {
-    const int list = tile::blockIndex().y, head = list / a.chunks, chunk = list % a.chunks, lane = tile::laneIndex();
+    const int list = tile::blockIndex().x, head = list / a.chunks, chunk = list % a.chunks, lane = tile::laneIndex();
     const int firstCell = a.packing.cellFirst[list], cells = a.packing.cellFirst[list + 1] - firstCell, chunkFirst = firstBlockOf(chunk, a.chunks, a.plan.blocks);
     const ChunkBits chunkBits(a, chunk);
     uint32_t visits = 0;
-    for (int index = tile::blockIndex().x * warps + tile::warpIndex(); index < cells; index += tile::gridExtent().x * warps) {
+    for (int index = tile::blockIndex().y * warps + tile::warpIndex(); index < cells; index += tile::gridExtent().y * warps) {
       const int64_t first = list * a.listRows() + int64_t{index} * kTileRows;
       int entry[kTileWarps];
       uint32_t bits[kTileWarps], rows[kTileWarps] = {}, any = 0;
@@ -254,7 +254,7 @@ struct BuildCells {
       visits += static_cast<uint32_t>(tile::populationCount(visited));
       if (lane != 0) continue;
       cell.head = head;
-      cell.first = static_cast<int32_t>(first);
+      cell.first = first;
       cell.visitCount = tile::populationCount(visited);
     }
     if (lane == 0 && visits > 0) tile::atomicAdd(a.packing.visitTotal, visits);
@@ -270,7 +270,7 @@ void packRows(tile::Stream stream, const PlanView& plan, int32_t heads, const ui
   tile::launch<PlacePatterns>(stream, {lists}, PlacePatterns::sharedBytes, arguments);
   tile::launch<PlaceLists>(stream, {1}, PlaceLists::sharedBytes, {packing, lists});
   tile::launch<SortRows>(stream, {sortBlocks, chunks, heads}, SortRows::sharedBytes, arguments);
-  tile::launch<BuildCells>(stream, {tile::divideUp(plan.tiles(), 4 * BuildCells::warps), lists}, 0, arguments);
+  tile::launch<BuildCells>(stream, {lists, tile::divideUp(plan.tiles(), 4 * BuildCells::warps)}, 0, arguments);
 }
 
 }  // namespace vmoba::cuda

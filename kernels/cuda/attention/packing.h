@@ -22,9 +22,8 @@ struct Visit {
 
 /// A tile of sparse attention: kTileRows rows of a head's list for one chunk.
 struct Cell {
-  int32_t head;
-  int32_t first;  ///< of its entries in Packing::order
-  int32_t visitCount;
+  int64_t first;  ///< of its entries in Packing::order
+  int32_t head, visitCount;
   Visit visits[kChunkBlocks];
 };
 

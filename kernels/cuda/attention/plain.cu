@@ -155,7 +155,7 @@ struct Plain {
     const int64_t toRow = target & ~kSharedRow;
     if ((shared || x.logSumExp) && quarter == 0 && slice == 0)
       *(shared ? x.partials.logSumExp + toRow : x.logSumExp + int64_t{head} * x.queries + mine) = tile::fma(most, kLog2E, tile::logarithm2(total));
-    T* to = shared ? x.partials.out + toRow * x.width : x.out + toRow * x.outRowStride + int64_t{head} * x.outHeadStride + slice;
+    T* to = (shared ? x.partials.out + toRow * x.width : x.out + toRow * x.outRowStride + int64_t{head} * x.outHeadStride) + slice;
     TILE_UNROLL
     for (int j = 0; j < kSlice / 4; ++j) {
       const int column = quarter + 4 * j;

@@ -152,6 +152,8 @@ size_t groupScratchBytes(const PlanView& plan, int32_t heads, SelectionScope sco
 
 void selectGroups(tile::Stream stream, const SelectionJob& job) {
   const Sizes sizes = sizesOf(job.plan, job.heads, job.rule.scope);
+  if (sizes.entries > INT64_C(0xffffffff))
+    throw Error(ErrorCode::Unsupported, "so many blocks cannot be compared with each other on the GPU; choose larger blocks, or a selection per head", "policy.partitions");
   auto* base = static_cast<unsigned char*>(job.scratch);
   GroupSearch x{};
   x.plan = job.plan;

@@ -6,9 +6,6 @@
 namespace vmoba::cuda {
 namespace {
 
-// Room for partial results: as many heads as fit into this are attended at a time, at least one.
-constexpr size_t kPartialBytes = size_t{512} << 20;
-
 // Hands out aligned pieces of one allocation.
 struct Layout {
   size_t total = 0;
@@ -156,7 +153,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.visitTotal = layout.take(4);
     s.nextCell = layout.take(heads * 4);
     const size_t perHead = chunks * listRows * (padded * elementBytes(job.dtype) + 4);
-    s.partialHeads = static_cast<int32_t>(std::clamp<size_t>(kPartialBytes / perHead, 1, heads));
+    s.partialHeads = static_cast<int32_t>(std::clamp<size_t>(job.partialBytes / perHead, 1, heads));
     const size_t partialRows = chunks > 1 ? static_cast<size_t>(s.partialHeads) * chunks * listRows : 0;  // of a single chunk no row is shared
     s.partials = layout.take(partialRows * padded * elementBytes(job.dtype));
     s.partialLogs = layout.take(partialRows * 4);

@@ -33,6 +33,7 @@ struct SelfAttentionJob {
   bool maps = false;                ///< also count the selection map
   int32_t mapHead = -1;
   bool hopper = false;              ///< bf16 by attendHopper where heads are wide enough
+  size_t partialBytes = size_t{512} << 20;  ///< room for partial results: as many heads as fit are attended at a time, at least one
 };
 
 /// Byte offsets into the scratch of a call.

@@ -111,6 +111,7 @@ struct SelfAttentionCase {
   DType type = DType::F32;
   SelectionRule rule;
   bool sparse = true, normed = true, attending = true, hopper = false;
+  size_t partialBytes = size_t{512} << 20;
   emulation::Options options = {};
 };
 
@@ -159,6 +160,7 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   job.notFinite = &result.notFinite;
   job.maps = c.sparse;
   job.hopper = c.hopper;
+  job.partialBytes = c.partialBytes;
   const cuda::SelfAttentionScratch layout = cuda::layOutScratch(job);
   DeviceBytes scratch(layout.total);
   const tile::Stream stream{const_cast<emulation::Options*>(&c.options)};

@@ -84,6 +84,33 @@ TEST(SelfAttention, GivesTheSameBitsInAnyOrderOfWarps) {
   EXPECT_EQ(run(c).out, first);
 }
 
+TEST(SelfAttention, TakesHeadsOneByOneWhereThereIsLittleRoom) {
+  for (const bool hopper : {false, true})
+    for (const DType type : {DType::F32, DType::BF16}) {
+      SelfAttentionCase c{{4, 6, 10}, {PartitionKind::SpaceTime3D, 1, 2, 2, 3}, 3, 48, type, kTrained};  // 24 blocks, four chunks
+      c.hopper = hopper;
+      const std::vector<float> together = run(c).out;
+      c.partialBytes = 1;
+      EXPECT_EQ(run(c).out, together);
+    }
+}
+
+TEST(SelfAttention, ManyPartialResultsKeepTheErrorSmall) {
+  const SelfAttentionCase c{{5, 5, 13}, {PartitionKind::SpaceTime3D, 1, 1, 1, 4}, 2, 64, DType::BF16, {SelectionMode::TopK, SelectionScope::QueryHead, 0.25f, 40, Semantics::Exact}};
+  const SelfAttentionResult r = run(c);  // 100 blocks: a row has a result from each of 17 chunks, all rounded to bf16
+  const auto meanSquare = [&](const std::vector<float>& actual, const std::vector<double>& exact) {
+    double sum = 0;
+    for (size_t i = 0; i < exact.size(); ++i) sum += (static_cast<double>(actual[i]) - exact[i]) * (static_cast<double>(actual[i]) - exact[i]);
+    return sum;
+  };
+  const auto exact = reference::maskedAttention(doubles(r.probe.q), doubles(r.probe.k), doubles(r.probe.v), r.probe.selection, r.plan, c.heads, c.headDim);
+  const std::vector<int32_t> blockOf = reference::blockOfPosition(r.plan);
+  const auto plain = straightforward(r.probe.q, r.probe.k, r.probe.v, 325, 325, c.heads, c.headDim, c.type, [&](int h, int s, int key) {
+    return r.probe.selection[static_cast<size_t>((blockOf[static_cast<size_t>(key)] * c.heads + h) * 325 + s)] != 0;
+  });
+  EXPECT_LT(meanSquare(r.out, exact), 2.25 * meanSquare(plain, exact));  // root mean square 1.5 times plain's
+}
+
 TEST(SelfAttention, CountsWhatItSelected) {
   const SelfAttentionCase c{{3, 5, 11}, kCubes, 2, 20, DType::F32, kTrained};
   const SelfAttentionResult r = run(c);

@@ -132,7 +132,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   std::vector<cuda::Cell> cells;
   std::vector<int32_t> cellFirst{0}, places(size_t(chunks * queries)), orders;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    cuda::Cell cell{0, chunk * queries, 0, {}};
+    cuda::Cell cell{chunk * queries, 0, 0, {}};
     uint32_t selecting[4] = {};
     for (int block = cuda::firstBlockOf(chunk, chunks, blocks); block < cuda::firstBlockOf(chunk + 1, chunks, blocks); ++block) {
       cuda::Visit visit{start[size_t(block)], lengths[size_t(block)], {}};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 
 namespace vmoba::cuda {
 namespace {
@@ -11,7 +12,10 @@ constexpr size_t kPiece = size_t{512} << 10;
 unsigned WideCopy::suggestedThreads() { return std::clamp(std::thread::hardware_concurrency() / 2, 1u, 8u); }
 
 WideCopy::WideCopy(unsigned threads) {
-  for (unsigned i = 1; i < threads; ++i) helpers_.emplace_back([this] { help(); });
+  try {
+    for (unsigned i = 1; i < threads; ++i) helpers_.emplace_back([this] { help(); });
+  } catch (const std::system_error&) {  // as many as the system gives
+  }
 }
 
 WideCopy::~WideCopy() {
