@@ -4,6 +4,8 @@
 #include <cmath>
 #include <string>
 
+#include "native/engine/policy.h"
+
 namespace vmoba {
 namespace {
 
@@ -84,7 +86,8 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   // them down, and tile buffers; on a GPU the gates of all heads, what narrows them down, per chunk of six blocks the list of its rows and
   // their tiles' visits, and room for the partial results of some heads (kernels/cuda/attention: at most 512 MiB, at least one head's).
   double mostBlocks = 1;
-  for (const auto& use : AttentionPlan(request.policy, request.grid(config), config.layers, request.steps).partitions()) mostBlocks = std::max(mostBlocks, static_cast<double>(use.blocks.blocks()));
+  const AttentionPlan attending(request.policy, request.grid(config), config.layers, request.steps);
+  for (const auto& use : attending.partitions()) mostBlocks = std::max(mostBlocks, static_cast<double>(use.blocks.blocks()));
   const double headRows = tokens * static_cast<double>(config.heads);
   const bool onCpu = request.device.empty() || request.device == "cpu";
   const double heads = static_cast<double>(config.heads), chunks = std::ceil(mostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
