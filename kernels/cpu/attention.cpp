@@ -218,8 +218,15 @@ class Call {
     parallelForDynamic(job_.heads, [&](int64_t head) {
       if (raised(job_.cancel)) return;
       float* gate = gate_ + threadIndex() * gatePlane_;
-      gateRows(static_cast<int32_t>(head), 0, tokens_, gate);
-      select(gate, gateStride_, plan, job_.rule, static_cast<int32_t>(head), 1, bits_, {work_ + threadIndex() * workFloats_, static_cast<size_t>(workFloats_)});
+      const bool measured = job_.rule.scope == SelectionScope::HeadGlobal && job_.rule.mode == SelectionMode::Threshold;
+      GateExtents extents;
+      for (int32_t at = 0; at < tokens_; at += kMeasuredTokens) {
+        const int32_t end = std::min(at + kMeasuredTokens, tokens_);
+        gateRows(static_cast<int32_t>(head), at, end, gate);
+        if (measured) measureGates(gate, gateStride_, plan, at, end, extents);
+      }
+      select(gate, gateStride_, plan, job_.rule, static_cast<int32_t>(head), 1, bits_, {work_ + threadIndex() * workFloats_, static_cast<size_t>(workFloats_)},
+             measured ? &extents : nullptr);
     });
   }
 

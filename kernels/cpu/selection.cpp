@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "kernels/cpu/clones.h"
+#ifdef VMOBA_X86_VERSIONS
+#include <immintrin.h>
+#endif
 
 namespace vmoba::cpu {
 namespace {
@@ -38,30 +41,58 @@ void setRange(uint64_t* bits, int32_t begin, int32_t end) {
   }
 }
 
-struct Extent {
-  float least = std::numeric_limits<float>::infinity(), most = -std::numeric_limits<float>::infinity();
-  double sum = 0;
-};
+void clearRange(uint64_t* bits, int32_t begin, int32_t end) {
+  for (int32_t s = begin; s < end;) {
+    const int32_t in = s % 64, n = std::min(64 - in, end - s);
+    bits[s / 64] &= ~((n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1) << in);
+    s += n;
+  }
+}
 
-VMOBA_CLONES void measure(const float* gate, int64_t n, Extent* extent) {
-  constexpr int lanes = 16;
-  float least[lanes], most[lanes];
-  double sum[lanes] = {};
-  for (int j = 0; j < lanes; ++j) least[j] = extent->least, most[j] = extent->most;
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int j = 0; j < lanes; ++j) {
+constexpr int kLanes = 16;  ///< partial sums, whatever the instruction set
+
+#ifdef VMOBA_X86_VERSIONS
+__attribute__((target("arch=x86-64-v4"))) void measureWhole(const float* gate, int64_t n, float* least, float* most, double* sum) {
+  __m512 low = _mm512_loadu_ps(least), high = _mm512_loadu_ps(most);
+  __m512d sums[2] = {_mm512_loadu_pd(sum), _mm512_loadu_pd(sum + 8)};
+  constexpr __mmask8 kAll = 0xff;  // GCC 12 warns of what the plain conversion leaves undefined
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __m512 x = _mm512_loadu_ps(gate + i);
+    low = _mm512_mask_mov_ps(low, _mm512_cmp_ps_mask(x, low, _CMP_LT_OQ), x);
+    high = _mm512_mask_mov_ps(high, _mm512_cmp_ps_mask(x, high, _CMP_GT_OQ), x);
+    sums[0] = _mm512_add_pd(sums[0], _mm512_maskz_cvtps_pd(kAll, _mm256_loadu_ps(gate + i)));
+    sums[1] = _mm512_add_pd(sums[1], _mm512_maskz_cvtps_pd(kAll, _mm256_loadu_ps(gate + i + 8)));
+  }
+  _mm512_storeu_ps(least, low);
+  _mm512_storeu_ps(most, high);
+  _mm512_storeu_pd(sum, sums[0]);
+  _mm512_storeu_pd(sum + 8, sums[1]);
+}
+__attribute__((target("default")))
+#endif
+void measureWhole(const float* gate, int64_t n, float* least, float* most, double* sum) {
+  for (int64_t i = 0; i < n; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) {
       const float g = gate[i + j];
       least[j] = g < least[j] ? g : least[j];
       most[j] = g > most[j] ? g : most[j];
       sum[j] += static_cast<double>(g);
     }
-  for (int j = 0; i < n; ++i, ++j) {
+}
+
+void measure(const float* gate, int64_t n, GateExtent* extent) {
+  float least[kLanes], most[kLanes];
+  double sum[kLanes] = {};
+  for (int j = 0; j < kLanes; ++j) least[j] = extent->least, most[j] = extent->most;
+  const int64_t whole = n / kLanes * kLanes;
+  measureWhole(gate, whole, least, most, sum);
+  for (int64_t i = whole; i < n; ++i) {
+    const auto j = i - whole;
     least[j] = std::min(least[j], gate[i]);
     most[j] = std::max(most[j], gate[i]);
     sum[j] += static_cast<double>(gate[i]);
   }
-  for (int j = 0; j < lanes; ++j) {
+  for (int j = 0; j < kLanes; ++j) {
     extent->least = std::min(extent->least, least[j]);
     extent->most = std::max(extent->most, most[j]);
     extent->sum += sum[j];
@@ -81,22 +112,6 @@ VMOBA_CLONES uint64_t greaterBits(const float* gate, float cut) {
   return word;
 }
 
-/// Sum of the gates above `cut`.
-VMOBA_CLONES double sumAbove(const float* gate, int64_t n, float cut) {
-  constexpr int lanes = 16;
-  double sum[lanes] = {};
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    uint32_t kept[lanes];
-    for (int j = 0; j < lanes; ++j) kept[j] = std::bit_cast<uint32_t>(gate[i + j]) & (0u - static_cast<uint32_t>(gate[i + j] > cut));
-    for (int j = 0; j < lanes; ++j) sum[j] += static_cast<double>(std::bit_cast<float>(kept[j]));
-  }
-  double total = 0;
-  for (; i < n; ++i) total += static_cast<double>(gate[i] > cut ? gate[i] : 0.0f);
-  for (const double part : sum) total += part;
-  return total;
-}
-
 /// The first of [from, end) whose gate is `value`, or `end`.
 VMOBA_CLONES int32_t nextEqual(const float* gate, int32_t from, int32_t end, float value) {
   constexpr int32_t kPiece = 256;
@@ -107,6 +122,77 @@ VMOBA_CLONES int32_t nextEqual(const float* gate, int32_t from, int32_t end, flo
   }
   while (from < end && gate[from] != value) ++from;
   return from;
+}
+
+/// The bits of a word that lie in [begin, end), for the word of positions s to s + 63.
+uint64_t validBits(int32_t s, int32_t begin, int32_t end) {
+  uint64_t valid = ~uint64_t{0};
+  if (begin > s) valid &= ~uint64_t{0} << (begin - s);
+  if (end < s + 64) valid &= ~uint64_t{0} >> (s + 64 - end);
+  return valid;
+}
+
+/// Goes through runs word by word (64 positions): entries above a bracket are marked and counted, those within it listed.
+struct Sieve {
+  float low, high;
+  float* values;      ///< of the entries within; a word writes up to 64 beyond those listed
+  uint64_t* within;   ///< of each word, which entries are
+  int64_t words = 0, above = 0, listed = 0;
+  double aboveSum[kLanes] = {};  ///< of the entries above, by position modulo kLanes
+};
+
+#ifdef VMOBA_X86_VERSIONS
+__attribute__((target("arch=x86-64-v4"))) void siftRun(Sieve& sieve, const float* gate, uint64_t* bits, int32_t begin, int32_t end) {
+  const __m512 low = _mm512_set1_ps(sieve.low), high = _mm512_set1_ps(sieve.high);
+  __m512d sum[2] = {_mm512_loadu_pd(sieve.aboveSum), _mm512_loadu_pd(sieve.aboveSum + 8)};
+  int64_t listed = sieve.listed;
+  for (int32_t s = begin / 64 * 64; s < end; s += 64) {
+    const uint64_t valid = validBits(s, begin, end);
+    uint64_t above = 0, within = 0;
+#pragma GCC unroll 4
+    for (int32_t i = 0; i < 64; i += kLanes) {
+      const auto here = static_cast<__mmask16>(valid >> i);
+      const __m512 x = _mm512_maskz_loadu_ps(here, gate + s + i);
+      const __mmask16 higher = _mm512_mask_cmp_ps_mask(here, x, high, _CMP_GT_OQ), between = _mm512_mask_cmp_ps_mask(static_cast<__mmask16>(here & ~higher), x, low, _CMP_GT_OQ);
+      const auto first = static_cast<__mmask8>(higher), second = static_cast<__mmask8>(higher >> 8);
+      sum[0] = _mm512_add_pd(sum[0], _mm512_maskz_cvtps_pd(first, _mm256_maskz_loadu_ps(first, gate + s + i)));
+      sum[1] = _mm512_add_pd(sum[1], _mm512_maskz_cvtps_pd(second, _mm256_maskz_loadu_ps(second, gate + s + i + 8)));
+      _mm512_storeu_ps(sieve.values + listed, _mm512_maskz_compress_ps(between, x));
+      listed += std::popcount(uint32_t{between});
+      above |= uint64_t{higher} << i;
+      within |= uint64_t{between} << i;
+    }
+    bits[s / 64] |= above;
+    sieve.above += std::popcount(above);
+    sieve.within[sieve.words++] = within;
+  }
+  sieve.listed = listed;
+  _mm512_storeu_pd(sieve.aboveSum, sum[0]);
+  _mm512_storeu_pd(sieve.aboveSum + 8, sum[1]);
+}
+__attribute__((target("default")))
+#endif
+void siftRun(Sieve& sieve, const float* gate, uint64_t* bits, int32_t begin, int32_t end) {
+  for (int32_t s = begin / 64 * 64; s < end; s += 64) {
+    const uint64_t valid = validBits(s, begin, end);
+    uint64_t above = 0, within = 0, word = 0;
+    if (valid == ~uint64_t{0}) {
+      word = greaterBits(gate + s, sieve.low);
+    } else {
+      for (uint64_t left = valid; left != 0; left &= left - 1) word |= uint64_t{gate[s + std::countr_zero(left)] > sieve.low} << std::countr_zero(left);
+    }
+    for (; word != 0; word &= word - 1) {
+      const int i = std::countr_zero(word);
+      const float g = gate[s + i];
+      const bool higher = g > sieve.high;
+      (higher ? above : within) |= uint64_t{1} << i;
+      if (higher) sieve.aboveSum[i % kLanes] += static_cast<double>(g);
+      else sieve.values[sieve.listed++] = g;
+    }
+    bits[s / 64] |= above;
+    sieve.above += std::popcount(above);
+    sieve.within[sieve.words++] = within;
+  }
 }
 
 void selectAbove(const Run& run, float cut) {
@@ -200,66 +286,43 @@ Bracket guessBracket(std::span<const Run> runs, int64_t entries, const Goal& goa
   return bracket;
 }
 
-/// Entries above a bracket, and those within it, which `list` receives.
-struct Listing {
-  int64_t above = 0, listed = 0;
-  double aboveSum = 0, listedSum = 0;
-
-  Listing(std::span<const Run> runs, const Bracket& bracket, std::span<float> list) {
-    const auto add = [&](float gate) {
-      list[static_cast<size_t>(listed++)] = gate;
-      listedSum += static_cast<double>(gate);
-    };
-    constexpr int32_t kPiece = 4096;  // gates that stay in the first-level cache
-    for (const Run& run : runs)
-      for (int32_t from = run.begin; !run.own && from < run.end; from += kPiece) {
-        const int32_t end = std::min(from + kPiece, run.end);
-        if (bracket.high < kInfinity) aboveSum += sumAbove(run.gate + from, end - from, bracket.high);
-        int32_t s = from;
-        for (; s + 64 <= end; s += 64) {
-          const uint64_t higher = greaterBits(run.gate + s, bracket.high);
-          above += std::popcount(higher);
-          for (uint64_t word = greaterBits(run.gate + s, bracket.low) & ~higher; word != 0; word &= word - 1) add(run.gate[s + std::countr_zero(word)]);
-        }
-        for (; s < end; ++s) {
-          if (run.gate[s] > bracket.high) ++above;
-          else if (run.gate[s] > bracket.low) add(run.gate[s]);
-        }
-      }
+/// Least and greatest orderedKey.
+VMOBA_CLONES void measureKeys(const float* values, int64_t n, int32_t* least, int32_t* most) {
+  int32_t low = std::numeric_limits<int32_t>::max(), high = std::numeric_limits<int32_t>::min();
+  for (int64_t i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<int32_t>(values[i] + 0.0f);
+    const int32_t key = bits ^ ((bits >> 31) & 0x7fffffff);
+    low = key < low ? key : low;
+    high = key > high ? key : high;
   }
-  bool holds(const Goal& goal) const { return listed > 0 && !(above > 0 && goal.reached(above, aboveSum)) && goal.reached(above + listed, aboveSum + listedSum); }
-};
+  *least = low;
+  *most = high;
+}
 
-Cut findCut(std::span<const Run> runs, int64_t entries, const Goal& goal, std::span<float> work) {
-  constexpr int64_t kFew = 1 << 16;
+/// Where the goal is reached among `listed` entries at `from`, below `above` others; `work` has room for as many and may be the same.
+Cut narrow(const float* from, int64_t listed, const Goal& goal, int64_t above, double aboveSum, float* work) {
   thread_local Narrowing histogram;
-  Listing listing(runs, entries > kFew ? guessBracket(runs, entries, goal) : Bracket{}, work);
-  if (!listing.holds(goal) && listing.listed < entries) listing = Listing(runs, {}, work);
-  if (!listing.holds(goal)) return {};
-  auto [above, listed, aboveSum, listedSum] = listing;
   // By order-preserving integers, twelve bits at a time.
   while (true) {
-    int32_t low = std::numeric_limits<int32_t>::max(), high = std::numeric_limits<int32_t>::min();
-    for (int64_t i = 0; i < listed; ++i) {
-      low = std::min(low, orderedKey(work[size_t(i)]));
-      high = std::max(high, orderedKey(work[size_t(i)]));
-    }
+    int32_t low, high;
+    measureKeys(from, listed, &low, &high);
     if (low == high) break;
     const uint32_t spread = static_cast<uint32_t>(high) - static_cast<uint32_t>(low);
     const int shift = std::max(0, 32 - std::countl_zero(spread) - 12);
     const auto binOf = [&](float gate) { return static_cast<int32_t>((static_cast<uint32_t>(orderedKey(gate)) - static_cast<uint32_t>(low)) >> shift); };
     histogram.clear();
-    for (int64_t i = 0; i < listed; ++i) histogram.add(binOf(work[size_t(i)]), work[size_t(i)]);
+    for (int64_t i = 0; i < listed; ++i) histogram.add(binOf(from[i]), from[i]);
     const int32_t bin = histogram.find(goal, above, aboveSum);
     int64_t kept = 0;
     for (int64_t i = 0; i < listed; ++i) {
-      const float gate = work[size_t(i)];
-      work[size_t(kept)] = gate;
+      const float gate = from[i];
+      work[kept] = gate;
       kept += binOf(gate) == bin;
     }
     listed = kept;
+    from = work;
   }
-  Cut cut{true, work[0], 0};
+  Cut cut{true, from[0], 0};
   const double value = static_cast<double>(cut.value);
   if (goal.byCount) {
     cut.ties = goal.count - above;
@@ -276,6 +339,20 @@ Cut findCut(std::span<const Run> runs, int64_t entries, const Goal& goal, std::s
   return cut;
 }
 
+/// Among all entries.
+Cut findCut(std::span<const Run> runs, const Goal& goal, std::span<float> work) {
+  int64_t listed = 0;
+  double sum = 0;
+  for (const Run& run : runs)
+    for (int32_t s = run.begin; !run.own && s < run.end; ++s)
+      if (const float gate = run.gate[s]; gate > -kInfinity) {
+        work[static_cast<size_t>(listed++)] = gate;
+        sum += static_cast<double>(gate);
+      }
+  if (listed == 0 || !goal.reached(listed, sum)) return {};
+  return narrow(work.data(), listed, goal, 0, 0, work.data());
+}
+
 void take(std::span<const Run> runs, const Cut& cut) {
   int64_t ties = cut.ties;
   for (const Run& run : runs) {
@@ -285,12 +362,87 @@ void take(std::span<const Run> runs, const Cut& cut) {
   }
 }
 
+/// Marks what is greater than the cut of a run's listed entries, and the first `ties` that equal it.
+struct Marks {
+  const float* values;
+  const uint64_t* within;
+  float cut;
+  int64_t ties;
+};
+#ifdef VMOBA_X86_VERSIONS
+__attribute__((target("arch=x86-64-v4"))) void markRun(Marks& marks, uint64_t* bits, int32_t begin, int32_t end) {
+  const __m512 cut = _mm512_set1_ps(marks.cut);
+  for (int32_t w = begin / 64; w * 64 < end; ++w) {
+    const uint64_t within = *marks.within++;
+    const int count = std::popcount(within);
+    uint64_t taken = 0, equal = 0;
+    for (int i = 0; i < count; i += kLanes) {
+      const auto here = static_cast<__mmask16>(count - i >= kLanes ? 0xffffu : (1u << (count - i)) - 1);
+      const __m512 x = _mm512_maskz_loadu_ps(here, marks.values + i);
+      taken |= uint64_t{_mm512_mask_cmp_ps_mask(here, x, cut, _CMP_GT_OQ)} << i;
+      equal |= uint64_t{_mm512_mask_cmp_ps_mask(here, x, cut, _CMP_EQ_OQ)} << i;
+    }
+    for (; equal != 0 && marks.ties > 0; equal &= equal - 1, --marks.ties) taken |= equal & -equal;
+    bits[w] |= _pdep_u64(taken, within);
+    marks.values += count;
+  }
+}
+__attribute__((target("default")))
+#endif
+void markRun(Marks& marks, uint64_t* bits, int32_t begin, int32_t end) {
+  for (int32_t w = begin / 64; w * 64 < end; ++w)
+    for (uint64_t within = *marks.within++; within != 0; within &= within - 1) {
+      const float value = *marks.values++;
+      const bool tie = value == marks.cut && marks.ties > 0;
+      marks.ties -= tie;
+      if (value > marks.cut || tie) bits[w] |= within & -within;
+    }
+}
+
+/// The same in one pass over the gates: what lies above a bracket is taken at once, what lies within it when the cut is known.
+/// False, with nothing taken, where the cut lies outside.
+bool takeSifted(std::span<const Run> runs, int64_t entries, const Goal& goal, std::span<float> work) {
+  if (reinterpret_cast<uintptr_t>(work.data()) % sizeof(uint64_t) != 0) work = work.subspan(1);
+  const int64_t mostWords = entries / 64 + 2 * std::ssize(runs), room = (std::ssize(work) - 2 * mostWords) / 2;
+  if (room < entries / 8) return false;
+  const Bracket bracket = guessBracket(runs, entries, goal);
+  Sieve sieve{bracket.low, bracket.high, work.data() + 2 * mostWords, reinterpret_cast<uint64_t*>(work.data())};
+  constexpr int32_t kPiece = 1 << 14;
+  bool fits = true;
+  for (const Run& run : runs)
+    for (int32_t from = run.begin; !run.own && fits && from < run.end;) {
+      const int32_t end = std::min((from / kPiece + 1) * kPiece, run.end);  // on whole words: markRun meets the same
+      fits = sieve.listed + (end - from) + 64 <= room;
+      if (fits) siftRun(sieve, run.gate, run.bits, from, end);
+      from = end;
+    }
+  double aboveSum = 0, listedSum = 0;
+  for (const double part : sieve.aboveSum) aboveSum += part;
+  for (int64_t i = 0; i < sieve.listed; ++i) listedSum += static_cast<double>(sieve.values[i]);
+  if (!fits || sieve.listed == 0 || (sieve.above > 0 && goal.reached(sieve.above, aboveSum)) || !goal.reached(sieve.above + sieve.listed, aboveSum + listedSum)) {
+    for (const Run& run : runs)
+      if (!run.own) clearRange(run.bits, run.begin, run.end);
+    return false;
+  }
+  const Cut cut = narrow(sieve.values, sieve.listed, goal, sieve.above, aboveSum, sieve.values + room);
+  Marks marks{sieve.values, sieve.within, cut.value, cut.ties};
+  for (const Run& run : runs)
+    if (!run.own) markRun(marks, run.bits, run.begin, run.end);
+  return true;
+}
+
+/// Takes entries from the top until the goal is reached; false, with nothing taken, where all together do not reach it.
+bool takeUntil(std::span<const Run> runs, int64_t entries, const Goal& goal, std::span<float> work) {
+  constexpr int64_t kFew = 1 << 16;
+  if (entries > kFew && takeSifted(runs, entries, goal, work)) return true;
+  const Cut cut = findCut(runs, goal, work);
+  if (cut.reached) take(runs, cut);
+  return cut.reached;
+}
+
 void takeAll(std::span<const Run> runs) {
   for (const Run& run : runs) setRange(run.bits, run.begin, run.end);
 }
-
-/// What a cut by count takes; everything where overflown gates leave too few to count.
-void takeReached(std::span<const Run> runs, const Cut& cut) { cut.reached ? take(runs, cut) : takeAll(runs); }
 
 /// Entries of weight 0 taken in flat order, own ones among them unless the scope leaves them out.
 void takeFirstZeros(std::span<const Run> runs, float least, bool ownListed, int64_t count) {
@@ -301,9 +453,9 @@ void takeFirstZeros(std::span<const Run> runs, float least, bool ownListed, int6
   }
 }
 
-void selectShare(std::span<const Run> runs, const SelectionRule& rule, std::span<float> work) {
-  Extent all, own, others;
-  for (const Run& run : runs) measure(run.gate + run.begin, run.count(), run.own ? &own : &others);
+void selectShare(std::span<const Run> runs, const GateExtents& extents, const SelectionRule& rule, std::span<float> work) {
+  const GateExtent &own = extents.own, &others = extents.others;
+  GateExtent all;
   all.least = std::min(own.least, others.least);
   all.most = std::max(own.most, others.most);
   int64_t ownCount = 0, otherCount = 0;
@@ -323,10 +475,9 @@ void selectShare(std::span<const Run> runs, const SelectionRule& rule, std::span
     else takeAll(runs);
     return;
   }
-  Cut cut = findCut(runs, otherCount, goal, work);
-  if (cut.reached) return take(runs, cut);
-  if (!twoOnly) return takeAll(runs);
-  takeReached(runs, findCut(runs, otherCount, {true, std::min<int64_t>(2, otherCount)}, work));
+  if (takeUntil(runs, otherCount, goal, work)) return;
+  // Overflown gates may leave too few to count.
+  if (!twoOnly || !takeUntil(runs, otherCount, {true, std::min<int64_t>(2, otherCount)}, work)) takeAll(runs);
 }
 
 void selectBest(std::span<const Run> runs, int64_t budget, std::span<float> work) {
@@ -334,7 +485,7 @@ void selectBest(std::span<const Run> runs, int64_t budget, std::span<float> work
   for (const Run& run : runs) (run.own ? budget : otherCount) += run.own ? -run.count() : run.count();
   if (budget <= 0 || otherCount == 0) return;
   if (budget >= otherCount) return takeAll(runs);
-  takeReached(runs, findCut(runs, otherCount, {true, budget}, work));
+  if (!takeUntil(runs, otherCount, {true, budget}, work)) takeAll(runs);  // overflown gates may leave too few to count
 }
 
 /// Entries of (head, block) in flat order: before, in, and behind the own block, within the sequence.
@@ -343,6 +494,12 @@ void appendRuns(std::vector<Run>& runs, const float* gate, uint64_t* bits, const
   const int32_t begin = plan.start[size_t(block)], end = plan.start[size_t(block) + 1];
   for (const Run& run : {Run{gate, bits, range.begin, begin, false}, Run{gate, bits, begin, end, true}, Run{gate, bits, end, range.end, false}})
     if (run.count() > 0) runs.push_back(run);
+}
+
+/// Adds what positions [begin, end) of the runs hold.
+void measureRuns(std::span<const Run> runs, int32_t begin, int32_t end, GateExtents& extents) {
+  for (const Run& run : runs)
+    if (const int32_t from = std::max(begin, run.begin), until = std::min(end, run.end); from < until) measure(run.gate + from, until - from, run.own ? &extents.own : &extents.others);
 }
 
 constexpr int kColumns = 16;
@@ -485,7 +642,7 @@ int64_t selectionWorkFloats(const BlockPlan& plan, int32_t heads, const Selectio
 }
 
 void select(const float* gate, int64_t stride, const BlockPlan& plan, const SelectionRule& rule, int32_t firstHead, int32_t heads, const SelectionBits& bits,
-            std::span<float> work) {
+            std::span<float> work, const GateExtents* measured) {
   const int32_t blocks = plan.blocks();
   const auto gateOf = [&](int32_t head, int32_t block) { return gate + ((int64_t{head} - firstHead) * blocks + block) * stride; };
   for (int32_t h = firstHead; h < firstHead + heads; ++h)
@@ -498,8 +655,17 @@ void select(const float* gate, int64_t stride, const BlockPlan& plan, const Sele
   thread_local std::vector<Run> runs;
   const int64_t k = std::min(rule.k, blocks);
   const auto selectGroup = [&](int64_t entries) {
-    if (rule.mode == SelectionMode::Threshold) selectShare(runs, rule, work);
-    else selectBest(runs, k * (entries / blocks), work);
+    GateExtents extents;
+    if (rule.mode == SelectionMode::Threshold) {
+      if (measured != nullptr) {
+        extents = *measured;
+      } else {
+        for (int32_t at = 0; at < plan.tokens(); at += kMeasuredTokens) measureRuns(runs, at, at + kMeasuredTokens, extents);
+      }
+      selectShare(runs, extents, rule, work);
+    } else {
+      selectBest(runs, k * (entries / blocks), work);
+    }
     runs.clear();
   };
   runs.clear();
@@ -515,6 +681,13 @@ void select(const float* gate, int64_t stride, const BlockPlan& plan, const Sele
     if (rule.scope == SelectionScope::Block) selectGroup(int64_t{heads} * plan.tokens());
   }
   if (rule.scope == SelectionScope::Overall) selectGroup(int64_t{blocks} * heads * plan.tokens());
+}
+
+void measureGates(const float* gate, int64_t stride, const BlockPlan& plan, int32_t begin, int32_t end, GateExtents& extents) {
+  thread_local std::vector<Run> runs;
+  runs.clear();
+  for (int32_t c = 0; c < plan.blocks(); ++c) appendRuns(runs, gate + c * stride, nullptr, plan, c);
+  measureRuns(runs, begin, end, extents);
 }
 
 bool onlyOwnBlocks(const SelectionBits& bits, int64_t head) {

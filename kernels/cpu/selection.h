@@ -3,6 +3,7 @@
 // of (count, sum) that narrow down to one value, never by a sort of all; ties go to the lower flat index.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "kernels/attention.h"
@@ -34,10 +35,24 @@ void selectAll(const BlockPlan& plan, const SelectionBits& bits);
 /// Floats of work space select() needs for one call.
 int64_t selectionWorkFloats(const BlockPlan& plan, int32_t heads, const SelectionRule& rule);
 
+/// Least, greatest and sum of some gates.
+struct GateExtent {
+  float least = std::numeric_limits<float>::infinity(), most = -std::numeric_limits<float>::infinity();
+  double sum = 0;
+};
+/// Of one head: of the entries of own blocks and of the others.
+struct GateExtents {
+  GateExtent own, others;
+};
+/// Adds the gates [C][stride] of positions [begin, end). For the bits select() itself would arrive at: kMeasuredTokens at a time, in order.
+constexpr int32_t kMeasuredTokens = 2048;
+void measureGates(const float* gate, int64_t stride, const BlockPlan& plan, int32_t begin, int32_t end, GateExtents& extents);
+
 /// Selects for heads [firstHead, firstHead + heads) whose gates are `gate` [heads][C][stride] (positions permuted). Head-wise
 /// scopes may be called head by head and in parallel; Overall and Block need all heads in one call. Bits must be zero before.
+/// `measured`: of the one head of a HeadGlobal call by threshold, where the caller had its gates in the cache.
 void select(const float* gate, int64_t stride, const BlockPlan& plan, const SelectionRule& rule, int32_t firstHead, int32_t heads, const SelectionBits& bits,
-            std::span<float> work);
+            std::span<float> work, const GateExtents* measured = nullptr);
 
 /// True when nothing but own blocks is selected.
 bool onlyOwnBlocks(const SelectionBits& bits, int64_t head);

@@ -361,14 +361,20 @@ class Gates {
  private:
   void splitMeans() const {
     std::fill_n(means_, kParts * part_, uint16_t{0});
-    for (int64_t i = 0; i < int64_t{job_.blocks} * job_.depth; ++i) {
-      float rest = job_.means[i];
+    for (int64_t i = 0; i < int64_t{job_.blocks} * job_.depth; i += kLanes) {
+      Vector rest = V::load(job_.means + i);
       for (int part = 0; part < kParts; ++part) {
-        const Bf16 rounded = toBf16(rest);
-        means_[part * part_ + i] = rounded.bits;
-        rest -= toFloat(rounded);
+        const __m512i rounded = roundToBf16(rest);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(means_ + part * part_ + i), _mm512_cvtepi32_epi16(rounded));
+        rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(_mm512_slli_epi32(rounded, 16)));
       }
     }
+  }
+  /// As toBf16 does: the unit's own instruction loses denormals.
+  static __m512i roundToBf16(Vector x) {
+    const __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)))), 16);
+    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
   }
   template <int H, int W>
   void multiply(int32_t block, int32_t at) const {
