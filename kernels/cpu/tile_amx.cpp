@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/tile.h"
@@ -180,8 +181,7 @@ class Line {
   bool begin(Unit& unit) {
     if (visit_ == visits_.size()) return false;
     const TileVisit& visit = visits_[visit_];
-    const int32_t groups = (visit.keys + kLanes - 1) / kLanes, panels = (groups + 1) / 2, chunks = (panels * kPanel + kChunk - 1) / kChunk;
-    const int32_t from = panels * chunk_ / chunks, to = panels * (chunk_ + 1) / chunks;
+    const int32_t panels = panelsOf(visit), chunks = chunksOf(visit), from = panels * chunk_ / chunks, to = panels * (chunk_ + 1) / chunks;
     unit.rows = visit.rows + row_;
     unit.rowCount = std::min(kRows, visit.rowCount - row_);
     unit.keys = std::min(visit.keys, to * kPanel) - from * kPanel;
@@ -194,12 +194,31 @@ class Line {
       const uint16_t* query = static_cast<const uint16_t*>(job_.queries) + int64_t{unit.rows[r]} * job_.depth;
       for (int32_t i = 0; i < job_.depth; i += 32) _mm512_store_si512(queries_ + r * queryStride_ + i, _mm512_loadu_si512(query + i));
     }
+    if (row_ == std::min(kRows, (visit.rowCount - 1) / kRows * kRows)) planAhead(chunk_ + 1 < chunks ? visit_ : visit_ + 1, chunk_ + 1 < chunks ? chunk_ + 1 : 0);
     if ((row_ += kRows) < visit.rowCount) return true;
     row_ = 0;
     if (++chunk_ < chunks) return true;
     chunk_ = 0;
     ++visit_;
     return true;
+  }
+  static int32_t panelsOf(const TileVisit& visit) { return (visit.keys + kPanel - 1) / kPanel; }
+  static int32_t chunksOf(const TileVisit& visit) { return (panelsOf(visit) * kPanel + kChunk - 1) / kChunk; }
+  /// From the second unit of a chunk on, the next chunk comes into the second-level cache: its first unit would wait for it.
+  void planAhead(size_t next, int32_t chunk) {
+    if (next == visits_.size()) return;
+    const TileVisit& visit = visits_[next];
+    const int64_t panels = panelsOf(visit), chunks = chunksOf(visit);
+    const int64_t from = panels * chunk / chunks * kPanel, to = std::min<int64_t>(visit.keys, panels * (chunk + 1) / chunks * kPanel);
+    const auto *keys = static_cast<const uint16_t*>(visit.keyGroups), *values = static_cast<const uint16_t*>(visit.valueGroups);
+    ahead_ = {keys + from * job_.depth, keys + to * job_.depth};
+    aheadValues_ = {values + from * job_.valueWidth, values + to * job_.valueWidth};
+  }
+  __attribute__((noinline)) void fetchAhead() {
+    constexpr int kLines = 8, kLine = 32;  // of 32 elements
+    for (int i = 0; i < kLines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ahead_.at + i * kLine), _MM_HINT_T1);
+    ahead_.at += kLines * kLine;
+    if (ahead_.at >= ahead_.end) ahead_ = std::exchange(aheadValues_, {});
   }
   void padLastValues(const Unit& unit, uint16_t* to) const {
     const int64_t group = int64_t{kLanes} * job_.valueWidth;
@@ -209,6 +228,7 @@ class Line {
 
   /// The vector unit's part, after a step of the matrix unit.
   void interleave() {
+    if (__builtin_expect(ahead_.at != nullptr, 0)) fetchAhead();
     if (pieceUnit_ != nullptr) addPieceRows(4);
     if (softUnit_ != nullptr && softRow_ < softUnit_->rowCount) softmaxNextRow();
   }
@@ -232,13 +252,18 @@ class Line {
   // Softmax --------------------------------------------------------------------------------------------------------------------------
 
   void softmaxNextRow() {
-    switch (softUnit_->spanStart(softSpan_ + 1) - softUnit_->spanStart(softSpan_)) {
-      case 1: return softmaxRow<2>();
-      case 2: return softmaxRow<4>();
-      case 3: return softmaxRow<6>();
+    switch (std::min(2 * softUnit_->spanStart(softSpan_ + 1), softUnit_->groups()) - 2 * softUnit_->spanStart(softSpan_)) {
+      case 1: return softmaxRow<1>();
+      case 2: return softmaxRow<2>();
+      case 3: return softmaxRow<3>();
+      case 4: return softmaxRow<4>();
+      case 5: return softmaxRow<5>();
+      case 6: return softmaxRow<6>();
+      case 7: return softmaxRow<7>();
       default: return softmaxRow<8>();
     }
   }
+  /// N: groups of the span.
   template <int N>
   void softmaxRow() {
     Unit& unit = *softUnit_;
@@ -261,9 +286,12 @@ class Line {
     float* denominator = job_.state.denominator + int64_t{row} * kLanes;
     Vector total = V::load(denominator);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; n += 2) total = V::add(total, V::add(x[n], x[n + 1]));
+    for (int n = 0; n + 1 < N; n += 2) total = V::add(total, V::add(x[n], x[n + 1]));
+    if constexpr (N % 2 != 0) total = V::add(total, x[N - 1]);
     V::store(total, denominator);
-    V::storeWeights<N>(x, unit.weights + r * kChunkStride + at);
+    uint16_t* weights = unit.weights + r * kChunkStride + at;
+    V::storeWeights<N>(x, weights);
+    if constexpr (N % 2 != 0) _mm256_store_si256(reinterpret_cast<__m256i*>(weights + N * kLanes), _mm256_setzero_si256());  // the panel's other group
   }
   __attribute__((noinline)) void rescale(Unit& unit, int32_t r, float largest, int32_t at) const {
     const TileState& state = job_.state;
@@ -323,6 +351,10 @@ class Line {
   float* logits_[2];                      ///< [kRows, kSpanStride]
   float* piece_;                          ///< [kRows, kPieceStride]
   uint16_t* lastValues_[2];               ///< a last group of values and as many zeros, of the visit under way and the one before
+  struct Ahead {
+    const uint16_t *at = nullptr, *end = nullptr;
+  };
+  Ahead ahead_, aheadValues_;             ///< what is still to be fetched of the next chunk: keys, then values
   size_t visit_ = 0;                      ///< of the next unit, as its chunk and first row
   int32_t chunk_ = 0, row_ = 0;
   Unit units_[2];
