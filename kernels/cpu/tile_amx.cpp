@@ -59,6 +59,11 @@ template <int T>
 inline void loadTile(const uint16_t* from, int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride * 2), "n"(T) : "memory");
 }
+/// What is read once and would only drive the rest out of the first-level cache.
+template <int T>
+inline void streamTile(const uint16_t* from, int64_t stride) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride * 2), "n"(T) : "memory");
+}
 template <int T>
 inline void storeTile(float* to, int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride * 4), "n"(T) : "memory");
@@ -77,13 +82,14 @@ inline void zeroSums() {
   if constexpr (H > 1 && W > 1) zeroTile<kSums + 3>();
 }
 /// sums += left [16 H rows, 32]·right [32, 16 W]; `right` holds words of two elements, its second tile `rightOffset` elements on.
-template <int H, int W>
+template <int H, int W, bool kStream>
 inline void multiplySums(const uint16_t* left, int64_t leftStride, const uint16_t* right, int64_t rightOffset, int64_t rightStride) {
+  const auto loadRight = [&]<int T>(const uint16_t* from) { kStream ? streamTile<T>(from, rightStride) : loadTile<T>(from, rightStride); };
   loadTile<kLeft>(left, leftStride);
-  loadTile<kRight>(right, rightStride);
+  loadRight.template operator()<kRight>(right);
   multiplyTiles<kSums, kLeft, kRight>();
   if constexpr (W > 1) {
-    loadTile<kRight + 1>(right + rightOffset, rightStride);
+    loadRight.template operator()<kRight + 1>(right + rightOffset);
     multiplyTiles<kSums + 1, kLeft, kRight + 1>();
   }
   if constexpr (H > 1) {
@@ -242,7 +248,7 @@ class Line {
         const uint16_t* keys = unit.keyGroups + 2 * panel * group;
         zeroSums<H, W>();
         for (int32_t channel = 0; channel < job_.depth; channel += 32) {
-          multiplySums<H, W>(queries_ + channel, queryStride_, keys + int64_t{channel} * kLanes, group, 2 * kLanes);
+          multiplySums<H, W, true>(queries_ + channel, queryStride_, keys + int64_t{channel} * kLanes, group, 2 * kLanes);
           interleave();
         }
         storeSums<H, W>(logits, kSpanStride);
@@ -320,7 +326,7 @@ class Line {
       zeroSums<H, W>();
       for (int32_t panel = 0; panel < panels; ++panel) {
         const uint16_t* values = unit.lastValues != nullptr && panel + 1 == panels ? unit.lastValues : unit.valueGroups + panel * panelValues;
-        multiplySums<H, W>(unit.weights + panel * kPanel, kChunkStride, values + int64_t{piece} * 2 * kPanel, 2 * kLanes, rowWords);
+        multiplySums<H, W, true>(unit.weights + panel * kPanel, kChunkStride, values + int64_t{piece} * 2 * kPanel, 2 * kLanes, rowWords);
         interleave();
       }
       finishPiece();
@@ -413,7 +419,7 @@ class Gates {
     zeroSums<H, W>();
     for (int part = kParts - 1; part >= 0; --part)  // the least first
       for (int32_t channel = 0; channel < job_.depth; channel += 32)
-        multiplySums<H, W>(means_ + part * part_ + int64_t{block} * job_.depth + channel, job_.depth, queries_ + int64_t{channel} * kLanes, int64_t{kLanes} * job_.depth, 2 * kLanes);
+        multiplySums<H, W, false>(means_ + part * part_ + int64_t{block} * job_.depth + channel, job_.depth, queries_ + int64_t{channel} * kLanes, int64_t{kLanes} * job_.depth, 2 * kLanes);
     float* gate = job_.gate + block * job_.stride + at;
     const int32_t rows = std::min(job_.blocks - block, 16 * H);
     if (rows == 16 * H) return storeSums<H, W>(gate, job_.stride);
