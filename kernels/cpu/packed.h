@@ -33,7 +33,7 @@ struct TileBuffers {
   uint16_t* rows = nullptr;      ///< of all visits of a call
   TileVisit* visits = nullptr;
 
-  static constexpr int32_t kMostVisits = 32, kTilesOfRows = 4;
+  static constexpr int32_t kMostVisits = 128, kTilesOfRows = 16;
 
   TileBuffers(Arena& arena, const TileKernel& kernel, const PackedShape& shape, int32_t tileRows)
       : state{arena.take<float>(int64_t{tileRows} * shape.valueWidth()), arena.take<float>(tileRows), arena.take<float>(tileRows),
