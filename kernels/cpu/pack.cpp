@@ -29,36 +29,24 @@ VMOBA_CLONES double sumOfSquares(const float* x, int64_t n) {
   return total;
 }
 
-// In the next two, x - x is 0 for every finite x and NaN otherwise.
-
-/// out = in; whether all are finite.
+/// out = in; whether all are finite: no exponent has all its bits set.
 VMOBA_CLONES bool copyFinite(const float* in, float* out, int64_t n) {
-  float lane[kSums] = {}, total = 0;
-  int64_t i = 0;
-  for (; i + kSums <= n; i += kSums)
-    for (int64_t j = 0; j < kSums; ++j) {
-      out[i + j] = in[i + j];
-      lane[j] += in[i + j] - in[i + j];
-    }
-  for (; i < n; ++i) total += (out[i] = in[i]) - in[i];
-  for (const float part : lane) total += part;
-  return total == 0;
+  uint32_t broken = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(in[i]);
+    out[i] = std::bit_cast<float>(bits);
+    broken |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+  }
+  return broken == 0;
 }
 VMOBA_CLONES bool widenFinite(const Bf16* in, float* out, int64_t n) {
-  float lane[kSums] = {}, total = 0;
-  int64_t i = 0;
-  for (; i + kSums <= n; i += kSums)
-    for (int64_t j = 0; j < kSums; ++j) {
-      const float x = std::bit_cast<float>(static_cast<uint32_t>(in[i + j].bits) << 16);
-      out[i + j] = x;
-      lane[j] += x - x;
-    }
-  for (; i < n; ++i) {
-    out[i] = std::bit_cast<float>(static_cast<uint32_t>(in[i].bits) << 16);
-    total += out[i] - out[i];
+  uint32_t broken = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(in[i].bits) << 16;
+    out[i] = std::bit_cast<float>(bits);
+    broken |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
   }
-  for (const float part : lane) total += part;
-  return total == 0;
+  return broken == 0;
 }
 
 VMOBA_CLONES void scaleBy(float* x, float factor, const float* weight, int64_t n) {
