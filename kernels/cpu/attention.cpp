@@ -21,6 +21,7 @@ namespace vmoba::cpu {
 namespace {
 
 constexpr int32_t kUnitKeys = 256;  ///< tokens packed by one piece of work
+constexpr int32_t kRowsAhead = 6;   ///< fetched before they are packed
 
 bool raised(const std::atomic<bool>* cancel) { return cancel != nullptr && cancel->load(std::memory_order_relaxed); }
 
@@ -156,12 +157,20 @@ class Call {
     std::byte* packed = packedRows_ + threadIndex() * shape_.queryBytes(shape_.lanes);
     const int64_t group = groupStart_[block] + (first - blockStart(block)) / shape_.lanes;
     enum { kQuery, kKey, kValue };
+    // Rows to come: those of the next part and the next group among them.
+    const auto fetch = [&](int part, int32_t j) {
+      if (j >= count) j -= count, ++part;
+      int64_t position = int64_t{first} + j;
+      if (part > kValue) part = kQuery, position += count;
+      if (position >= tokens_) return;
+      prefetchRow({part == kQuery ? job_.q : part == kKey ? job_.k : job_.v, job_.dtype, job_.rowStride, job_.heads, job_.headDim, nullptr, 0, nullptr, nullptr}, rasterOf(position));
+    };
     for (const int part : {kQuery, kKey, kValue}) {
       RowSource source{part == kQuery ? job_.q : part == kKey ? job_.k : job_.v, job_.dtype, job_.rowStride, job_.heads, job_.headDim,
                        part == kQuery ? job_.normQ : part == kKey ? job_.normK : nullptr, job_.normEps, nullptr, nullptr};
       for (int32_t j = 0; j < count; ++j) {
         const int64_t raster = rasterOf(first + j);
-        if (j + 2 < count) prefetchRow(source, rasterOf(first + j + 2));
+        fetch(part, j + kRowsAhead);
         if (part != kValue && job_.ropeCos != nullptr) {
           source.cosine = job_.ropeCos + raster * (job_.headDim / 2);
           source.sine = job_.ropeSin + raster * (job_.headDim / 2);
