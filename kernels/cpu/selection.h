@@ -1,6 +1,5 @@
 // Which blocks each (head, query) attends to, from f32 gates: the rules of kernels/reference/reference.h in linear time.
-// A group's cut-off is sought among the gates between two bounds that samples give (among all, should it not lie there), by histograms
-// of (count, sum) that narrow down to one value, never by a sort of all; ties go to the lower flat index.
+// The cut of a group is found in cut.h.
 #pragma once
 #include <cstdint>
 #include <limits>

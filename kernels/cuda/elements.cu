@@ -129,7 +129,24 @@ void withUnit(const void* x, const void* out, int64_t pixelBytes, const Visit& v
   visit(uint16_t{});
 }
 
+struct ZeroWords {
+  static constexpr const char* name = "zero words";
+  static constexpr int threads = 256, blocksPerSM = 4;
+  struct Arguments {
+    uint32_t* words;
+    int64_t count;
+  };
+  static TILE_DEVICE void run(const Arguments& a) {
+    const int64_t i = int64_t{tile::blockIndex().x} * threads + tile::threadIndex();
+    if (i < a.count) a.words[i] = 0;
+  }
+};
+
 }  // namespace
+
+void zeroWords(tile::Stream stream, uint32_t* words, int64_t count) {
+  tile::launch<ZeroWords>(stream, {tile::divideUp(count, ZeroWords::threads)}, 0, {words, count});
+}
 
 void mapElements(const void* x, DType xType, void* out, DType outType, Function function, int64_t count, tile::Stream stream) {
   if (xType == DType::BF16) return mapFrom<Bf16>(x, out, outType, function, count, stream);

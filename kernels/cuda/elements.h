@@ -28,4 +28,7 @@ void upsample2x(const void* x, void* out, int elementSize, int64_t framesTimesHe
 /// [T, pixels, 2C] -> [2T, pixels, C]: channels [0, C) become the even, [C, 2C) the odd frames.
 void channelsToFrames(const void* x, void* out, int elementSize, int64_t frames, int64_t pixels, int32_t channels, tile::Stream stream);
 
+/// words[0, count) = 0.
+void zeroWords(tile::Stream stream, uint32_t* words, int64_t count);
+
 }  // namespace vmoba::cuda

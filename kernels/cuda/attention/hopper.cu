@@ -5,6 +5,7 @@
 // weighing falls together with the other's products.
 #include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
+#include "kernels/cuda/elements.h"
 #include "kernels/cuda/tile/warpgroup.h"
 
 namespace vmoba::cuda {
@@ -422,24 +423,12 @@ struct Hopper {
   }
 };
 
-struct ClearCounters {
-  static constexpr const char* name = "clear counters";
-  static constexpr int threads = 128, blocksPerSM = 1;
-  struct Arguments {
-    uint32_t* counters;
-    int32_t count;
-  };
-  static TILE_DEVICE void run(const Arguments& a) {
-    for (int i = tile::threadIndex(); i < a.count; i += threads) a.counters[i] = 0;
-  }
-};
-
 // About 0.1 s at a quarter of the H200's data sheet.
 constexpr double kFlopsPerLaunch = 2.5e13;
 
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  if (job.cells) tile::launch<ClearCounters>(stream, {1}, 0, {job.nextCell, job.heads});
+  if (job.cells) zeroWords(stream, job.nextCell, job.heads);
   byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
     const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (job.cells ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
     const FlashArguments arguments = FlashArguments::of(job, head, heads);

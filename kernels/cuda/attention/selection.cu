@@ -1,23 +1,10 @@
 // What selection needs besides its two searches: masks that need no search, the dense fallback, and the map of who attends to whom.
 #include "kernels/cuda/attention/selection_entries.h"
+#include "kernels/cuda/elements.h"
 #include "kernels/cuda/tile/launch.h"
 
 namespace vmoba::cuda {
 namespace {
-
-struct FillWords {
-  static constexpr const char* name = "fill words";
-  static constexpr int threads = 256, blocksPerSM = 4;
-  struct Arguments {
-    uint32_t* words;
-    int64_t count;
-    uint32_t value;
-  };
-  static TILE_DEVICE void run(const Arguments& a) {
-    const int64_t i = int64_t{tile::blockIndex().x} * threads + tile::threadIndex();
-    if (i < a.count) a.words[i] = a.value;
-  }
-};
 
 // Every valid bit, where no budget limits them. A thread owns one word of one query.
 struct SelectValid {
@@ -95,10 +82,6 @@ struct MapSelected {
   }
 };
 
-void fill(tile::Stream stream, uint32_t* words, int64_t count) {
-  tile::launch<FillWords>(stream, {tile::divideUp(count, FillWords::threads)}, 0, {words, count, 0});
-}
-
 }  // namespace
 
 size_t selectionScratchBytes(const PlanView& plan, int32_t heads, const SelectionRule& rule) {
@@ -106,7 +89,7 @@ size_t selectionScratchBytes(const PlanView& plan, int32_t heads, const Selectio
 }
 
 void select(tile::Stream stream, const SelectionJob& job) {
-  fill(stream, job.selected, int64_t{job.heads} * job.plan.blocks);
+  zeroWords(stream, job.selected, int64_t{job.heads} * job.plan.blocks);
   const bool everything = job.rule.semantics == Semantics::Exact && job.rule.mode == SelectionMode::Threshold && job.rule.tau >= 1;
   if (everything) {
     tile::launch<SelectValid>(stream, {tile::divideUp(job.plan.tokens, SelectValid::threads), job.plan.words(), job.heads}, 0, {job.plan, job.selection, job.selected});
@@ -122,7 +105,7 @@ void fallBackToDense(tile::Stream stream, const PlanView& plan, int32_t heads, c
 }
 
 void mapSelected(tile::Stream stream, const PlanView& plan, int32_t heads, const uint32_t* selection, int32_t mapHead, uint32_t* map) {
-  fill(stream, map, int64_t{plan.blocks} * plan.blocks);
+  zeroWords(stream, map, int64_t{plan.blocks} * plan.blocks);
   tile::launch<MapSelected>(stream, {plan.blocks, plan.words(), mapHead < 0 ? heads : 1}, 0, {plan, selection, map, mapHead < 0 ? 0 : mapHead});
 }
 
