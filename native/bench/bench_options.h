@@ -1,6 +1,7 @@
 // What the benchmarks share: grids by name or number of tokens, and medians.
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,9 @@ inline Json namedPolicy(const Json& entry) {
 
 /// `backend` as verify names it, or `device` as requests do.
 inline std::string benchDevice(const Json& options) { return options.stringOr("backend", options.stringOr("device", "cpu")); }
+
+/// Seconds of a clock that never goes back.
+inline double wallSeconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 inline double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

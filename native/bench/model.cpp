@@ -1,7 +1,6 @@
 #include "native/bench/model.h"
 
 #include <algorithm>
-#include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <optional>
@@ -81,10 +80,10 @@ struct Passes {
       for (Conditioning& text : conditioning)
         passes.push_back({latent, &text, backend.allocate(DType::F32, {config.outChannels, latent.shape[1], latent.shape[2], latent.shape[3]}), passes.empty() ? &statistics : nullptr});
       backend.takeSeconds();
-      const auto started = std::chrono::steady_clock::now();
+      const double started = wallSeconds();
       const std::clock_t processorStarted = std::clock();
       dit.forward(passes, 500, rope, attention);
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      const double seconds = wallSeconds() - started;
       const KindSeconds kinds = backend.takeSeconds();
       const double processorSeconds = static_cast<double>(std::clock() - processorStarted) / CLOCKS_PER_SEC;
       if (repeat == 0) continue;
@@ -160,9 +159,7 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
     result.set("instructionSet", backend->instructionSet()).set("threads", backend->threads()).set("weightBytes", dit.residentBytes()).set("repeats", passes.repeats);
   }
   // What the library makes of a bare product in the same run; after the rows, whose peak memory it would raise.
-  if (wanted.device == "cpu") result.set("libraryGflops", 1e-9 * libraryMatrixRate(precision == Precision::BF16 ? DType::BF16 : DType::F32, grid.tokens(), [] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  }));
+  if (wanted.device == "cpu") result.set("libraryGflops", 1e-9 * libraryMatrixRate(precision == Precision::BF16 ? DType::BF16 : DType::F32, grid.tokens(), wallSeconds));
   return result.set("rows", rows);
 }
 

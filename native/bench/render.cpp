@@ -1,6 +1,5 @@
 #include "native/bench/render.h"
 
-#include <chrono>
 #include <cstdio>
 #include <optional>
 
@@ -15,8 +14,6 @@ namespace vmoba {
 namespace {
 
 constexpr int64_t kStepsPerLine = 10;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void makeModel(const std::string& folder, const Json& options) {
   Json made;
@@ -114,30 +111,30 @@ Json benchRender(const Json& options, const std::function<void(const Json&)>& pr
   if (folder.empty()) {
     folder = scratch.emplace(options, "vmoba-bench-render").path();
     tell("making a random model", Json().set("folder", folder));
-    const double started = now();
+    const double started = wallSeconds();
     makeModel(folder, options);
-    making = now() - started;
+    making = wallSeconds() - started;
   }
   const RenderRequest request = RenderRequest::parse(requestOf(folder, options));
   const Json plan = planRender(request);
   tell("loading", Json().set("plan", plan).set("modelMadeInSeconds", making));
 
   ModelCache models;
-  const double started = now();
+  const double started = wallSeconds();
   Session session(models, request, {});
-  const double loaded = now();
+  const double loaded = wallSeconds();
   tell("encoding the text", Json().set("seconds", loaded - started));
   session.encodeText();
-  const double encoded = now();
+  const double encoded = wallSeconds();
   tell("denoising", Json().set("seconds", encoded - loaded));
   Steps steps;
   const Json stepOptions = Json().set("preview", options.boolOr("preview", false));
   for (int64_t step = 1; !session.finished(); ++step) {
     const Json report = session.step(stepOptions).report;
     steps.add(report);
-    if (step % kStepsPerLine == 0) tell("denoising", Json().set("step", step).set("seconds", now() - encoded).set("lastStep", report.at("seconds")));
+    if (step % kStepsPerLine == 0) tell("denoising", Json().set("step", step).set("seconds", wallSeconds() - encoded).set("lastStep", report.at("seconds")));
   }
-  const double denoised = now();
+  const double denoised = wallSeconds();
   Backend& backend = *session.backend();
   const size_t samplingPeak = backend.peakBytes(), samplingHeld = backend.peakHeldBytes();
   tell("decoding", Json().set("seconds", denoised - encoded));
@@ -146,9 +143,9 @@ Json benchRender(const Json& options, const std::function<void(const Json&)>& pr
   int64_t frames = 0, width = 0, height = 0;
   uint64_t hash = 14695981039346656037ull;  // FNV-1a
   while (true) {
-    const double before = now();
+    const double before = wallSeconds();
     const RgbFrames decoded = session.decodeFrames();
-    decoding += now() - before;
+    decoding += wallSeconds() - before;
     if (decoded.count == 0) break;
     frames += decoded.count;
     width = decoded.width;
