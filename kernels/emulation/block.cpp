@@ -150,6 +150,8 @@ void Block::run(const Extent3& index, const std::function<void()>& body) {
     forgetFrames(stacks, stackBytes * threads_.size());
     std::rethrow_exception(failure_);
   }
+  for (const auto& [offset, phase] : phases_)
+    if (!phase.boxes.empty()) throw Violation(std::string(shape_.kernel) + ": the block ends with bulk copies for the phase barrier at shared byte " + std::to_string(offset) + " that nobody waited for");
   for (const Warp& warp : warps_)
     if (warp.started != warps_[static_cast<size_t>(&warp - warps_.data()) / 4 * 4].started)
       throw Violation(std::string(shape_.kernel) + ": the warps of a warpgroup took part in different numbers of products");

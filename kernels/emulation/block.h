@@ -80,7 +80,7 @@ struct ThreadState {
   };
   std::vector<Copy> pending;                 ///< not yet committed
   std::deque<std::vector<Copy>> committed;   ///< groups in flight, oldest first
-  std::vector<uint32_t> known;               ///< [threads] time up to which each thread's past happened before this one's future
+  std::vector<uint32_t> known;               ///< [threads, copy engine] time up to which each thread's past happened before this one's future
   struct Range {
     uint32_t offset, bytes;
   };
@@ -126,6 +126,10 @@ class Block {
   void arrivePhase(uint32_t offset);
   void waitPhase(uint32_t offset, int parity);  ///< until the phase of this parity is complete
   bool testPhase(uint32_t offset, int parity);  ///< whether it is
+  /// Arrives; the phase then also waits for so many bytes of boxes.
+  void expectBytes(uint32_t offset, int bytes);
+  /// The copy engine's work for one thread: rows of 128 bytes (null: zeros), swizzled, from shared byte `to` on. They arrive when somebody waits.
+  void fetchBox(uint32_t phase, uint32_t to, std::vector<const std::byte*> rows);
   void fenceAsyncProxy();
   void fenceProducts();
   /// Starts a product of the calling lane's warp, whose lanes must agree; its accumulators read NaN until it is waited for.
@@ -161,10 +165,16 @@ class Block {
   struct CellTimes {
     uint32_t written = 0, visible = 0;
   };
+  struct Box {
+    uint32_t to;
+    std::vector<const std::byte*> rows;
+  };
   // mbarrier: what arrived knows becomes known to whoever waits.
   struct Phase {
     int arrivals = 0, pending = 0, initialiser = 0;
+    int64_t bytesMissing = 0;
     uint32_t number = 0, initBarrier = 0;
+    std::vector<Box> boxes;  // fetched, not yet arrived
     std::vector<uint32_t> arriving, complete;
     std::vector<int> waiting;
   };
@@ -184,6 +194,9 @@ class Block {
   void recordWrite(uint32_t offset, uint32_t bytes);
   void checkAsyncRead(uint32_t offset) const;
   Phase& phaseAt(uint32_t offset);
+  void settle(Phase& phase, bool wanted);
+  void deliver(Phase& phase);
+  int copyEngine() const { return static_cast<int>(threads_.size()); }  // as a writer, and in what threads know
   void requireWarpgroups(const char* what) const;
   const Product* inFlight(const Warp& warp, int lane, const float* accumulators) const;
   void launchProduct(const std::function<const Product::Lane&(int)>& lane, const Product::Shape& shape);

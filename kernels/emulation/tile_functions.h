@@ -77,6 +77,13 @@ template <class T>
 T shuffle(T value, int lane) {
   return exchange("a shuffle", value, lane % warpLanes);
 }
+inline uint32_t uniform(uint32_t value) {
+  emulation::current().block->collective("a uniform value", value, [](const auto& lane) {
+    for (int i = 1; i < warpLanes; ++i)
+      if (lane(i) != lane(0)) emulation::current().block->fail("a value said to be uniform differs between lanes");
+  });
+  return value;
+}
 template <class T>
 T shuffleXor(T value, int mask) {
   return exchange("a shuffle", value, emulation::current().lane ^ mask);

@@ -35,7 +35,7 @@ void Block::resetWarpgroups() {
   lineReads_.assign(lines * warps_.size(), 0);
   beingRead_.assign(lines, 0);
   started_.assign(warps_.size() / 4, {});
-  for (ThreadState& thread : threads_) thread.known.assign(threads_.size(), 0);
+  for (ThreadState& thread : threads_) thread.known.assign(threads_.size() + 1, 0);
 }
 
 // Accesses -----------------------------------------------------------------------------------------------------------
@@ -123,10 +123,19 @@ Block::Phase& Block::phaseAt(uint32_t offset) {
 void Block::arrivePhase(uint32_t offset) {
   requireWarpgroups("an mbarrier");
   Phase& phase = phaseAt(offset);
+  if (phase.pending == 0) fail("arrives once more at the phase barrier at shared byte " + std::to_string(offset) + ", which waits for copies alone");
   ThreadState& self = current();
   self.known[static_cast<size_t>(self.index)] = ++now_;
   join(phase.arriving, self.known);
-  if (--phase.pending > 0) return;
+  --phase.pending;
+  settle(phase, false);
+}
+
+// The phase completes when all have arrived and all bytes have been asked for; boxes come as late as they may.
+void Block::settle(Phase& phase, bool wanted) {
+  if (phase.pending > 0 || phase.bytesMissing > 0) return;
+  if (!phase.boxes.empty() && !wanted && phase.waiting.empty()) return;
+  deliver(phase);
   ++phase.number;
   phase.pending = phase.arrivals;
   phase.complete = std::exchange(phase.arriving, {});
@@ -136,17 +145,62 @@ void Block::arrivePhase(uint32_t offset) {
 void Block::waitPhase(uint32_t offset, int parity) {
   requireWarpgroups("an mbarrier");
   if (options_.fault.kind == PlantedFault::SkipPhaseWait) return;
-  while (static_cast<int>(phaseAt(offset).number % 2) == parity) {
-    phaseAt(offset).waiting.push_back(current().index);
+  for (Phase& phase = phaseAt(offset); static_cast<int>(phase.number % 2) == parity;) {
+    settle(phase, true);
+    if (static_cast<int>(phase.number % 2) != parity) break;
+    phase.waiting.push_back(current().index);
     suspend();
   }
   join(current().known, phaseAt(offset).complete);
 }
 bool Block::testPhase(uint32_t offset, int parity) {
   requireWarpgroups("an mbarrier");
+  settle(phaseAt(offset), true);
   if (static_cast<int>(phaseAt(offset).number % 2) == parity) return false;
   join(current().known, phaseAt(offset).complete);
   return true;
+}
+
+// The copy engine ------------------------------------------------------------------------------------------------------
+
+void Block::expectBytes(uint32_t offset, int bytes) {
+  phaseAt(offset).bytesMissing += bytes;
+  arrivePhase(offset);
+}
+
+void Block::fetchBox(uint32_t offset, uint32_t to, std::vector<const std::byte*> rows) {
+  requireWarpgroups("a bulk copy");
+  const auto bytes = static_cast<uint32_t>(rows.size()) * 128;
+  bounds(to, bytes);
+  if (to % 128 != 0) fail("a bulk copy goes to misaligned shared byte " + std::to_string(to));
+  for (uint32_t at = to / 2; at < (to + bytes) / 2; ++at) {
+    checkWrite(cells_[at], current(), at * 2, false);
+    cells_[at].writer = beingCopied;
+  }
+  Phase& phase = phaseAt(offset);
+  phase.bytesMissing -= bytes;
+  if (phase.bytesMissing < 0) fail("a bulk copy brings more bytes than the phase barrier at shared byte " + std::to_string(offset) + " expects");
+  phase.boxes.push_back({to, std::move(rows)});
+  settle(phase, false);
+}
+
+void Block::deliver(Phase& phase) {
+  if (phase.boxes.empty()) return;
+  const uint32_t time = ++now_;
+  phase.arriving[static_cast<size_t>(copyEngine())] = time;
+  for (const Box& box : std::exchange(phase.boxes, {}))
+    for (size_t row = 0; row < box.rows.size(); ++row)
+      for (uint32_t piece = 0; piece < 128; piece += 16) {
+        const uint32_t plain = box.to + static_cast<uint32_t>(row) * 128 + piece, at = plain ^ (plain >> 7 & 7) << 4;
+        box.rows[row] ? static_cast<void>(std::memcpy(shared_.get() + at, box.rows[row] + piece, 16)) : static_cast<void>(std::memset(shared_.get() + at, 0, 16));
+        for (uint32_t i = at / 2; i < at / 2 + 8; ++i) {
+          Cell& cell = cells_[i];
+          cell.writer = static_cast<int16_t>(copyEngine());
+          cell.writeBarrier = barriersPassed_;
+          cell.atomic = false;
+          times_[i] = {time, time};
+        }
+      }
 }
 
 // Products -----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ struct AttendJob {
   const int32_t* ends = nullptr;
   const int32_t* places = nullptr;
   int32_t chunks = 0;
+  int32_t lastKeys = 0;              ///< PlanView::lastKeys; 0 = unknown
   Partials<T> partials;
   uint32_t* nextCell = nullptr;      ///< [heads] scratch, of attendHopper
   const int32_t* scatter = nullptr;  ///< [queries] raster row of each position, or null

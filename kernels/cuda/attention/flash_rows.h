@@ -33,9 +33,13 @@ TILE_DEVICE tile::Words4 gatherGroup(uint32_t a, uint32_t b, uint32_t c, uint32_
   return odd ? tile::Words4{{fromLow, low1, fromHigh, high1}} : tile::Words4{{low0, fromLow, high0, fromHigh}};
 }
 
+/// Whether rows of results can be written 16 bytes at a time, whole.
+TILE_SHARED_CODE bool isWhole(const AttendJob<Bf16>& x) { return !x.accumulate && x.headDim == x.paddedDim && x.outStride % 8 == 0; }
+
 /// Ends a row held by four neighbouring lanes, of which each has sumAt(n, e), its unnormalised output of column 8n + 2·(lane % 4) + e, and
-/// `total`, its part of the denominator. For all lanes of the warp. `position` of the row without cells; `target` as Work gives it.
-template <int D, class SumAt>
+/// `total`, its part of the denominator. For all lanes of the warp. `position` of the row without cells; `target` as Work gives it. `Whole`:
+/// isWhole is known to be true.
+template <int D, bool Whole = false, class SumAt>
 TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, int target, float most, float total, const SumAt& sumAt) {
   const AttendJob<Bf16>& x = a.job;
   const int quarter = tile::laneIndex() % 4, pair = quarter * 2;
@@ -49,7 +53,7 @@ TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, int 
     *log = tile::fma(most, a.scale, tile::logarithm2(total));
   }
   Bf16* to = shared ? x.partials.out + row * D : x.out + row * x.outStride + int64_t{head} * x.headDim;
-  if (!x.accumulate && x.headDim == D && x.outStride % 8 == 0) {  // 16 bytes at a time
+  if (Whole || isWhole(x)) {
     TILE_UNROLL
     for (int n = 0; n < D / 8; n += 4) {
       const auto packed = [&](int i) { return tile::packBf16(sumAt(n + i, 0) * inverse, sumAt(n + i, 1) * inverse); };

@@ -1,8 +1,9 @@
-// bf16 attention by wgmma, for Hopper (sm_90a). Thread blocks stay for many tiles of work. One warpgroup of each fetches queries, keys and
-// values, the latter two into a ring of slots, two others of 64 query rows each consume them: while these end one tile of work, what the
-// next begins with is on its way. While a warpgroup weighs the logits of one tile of keys, the tensor cores multiply its previous weights
-// with their values, and the other warpgroup's products fill the rest: the two take turns at starting products, so that one's
-// weighing falls together with the other's products.
+// bf16 attention by wgmma, for Hopper (sm_90a). Thread blocks stay for many pieces of work: 128 query rows and the blocks of keys they attend
+// to. One warpgroup fetches: a warp has the copy engine bring keys and values into a ring of slots, two warps gather queries, a piece ahead.
+// Two other warpgroups of 64 query rows each consume them, in one unbroken line of tiles: while a warpgroup weighs the logits of one tile of
+// keys, the tensor cores multiply its previous weights with their values, also where the tile is the first of the next piece and the values
+// are the last of the piece before. The two take turns at starting products, so that one's weighing falls together with the other's products.
+// A block's last tile of keys has products of its own width, so that a block that does not fill its tiles wastes little.
 #include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
 #include "kernels/cuda/elements.h"
@@ -11,24 +12,29 @@
 namespace vmoba::cuda {
 namespace {
 
-template <int D, bool Sparse>
+/// `LastKeys`: width of a block's last tile of keys, a multiple of 16. `Whole`: results are rows of D channels, written 16 bytes at a time.
+template <int D, bool Sparse, int LastKeys, bool Whole>
 struct Hopper {
   static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
   static constexpr bool warpgroups = true;
   static constexpr int groupRows = 64, consumers = kTileRows / groupRows * 128, producers = 128, threads = consumers + producers, blocksPerSM = 1;
-  static constexpr int registersToFetch = 88, registersToAttend = 208;  // (88 + 2·208) · 128 of the 64,512 a block of 384 threads starts with
-  static constexpr int TileKeys = 128, slots = 6;  // 3 tiles of keys and 3 of values, by turns
-  static constexpr int lag = Sparse ? 1 : 2;       // copies in flight before the oldest of them is waited for; measured
-  static constexpr int chunks = D / 8;             // 16-byte pieces of a row
-  static constexpr int slotElements = TileKeys * D, slotsAt = kTileRows * D * 2, barriersAt = slotsAt + slots * slotElements * 2;
-  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 1, workKnown = queriesEmptied + 1, turns = workKnown + 2;
+  static constexpr int registersToFetch = 56, registersToAttend = 224;  // (56 + 2·224) · 128 = the 64,512 a block of 384 threads starts with
+  static constexpr int TileKeys = kHopperKeys, slots = 5;               // keys and values by turns
+  static constexpr int chunks = D / 8, panels = D / 64;                 // 16-byte pieces of a row; 128-byte ones
+  static constexpr int queryElements = kTileRows * D, slotElements = TileKeys * D;
+  static constexpr int slotsAt = 2 * queryElements * 2, barriersAt = slotsAt + slots * slotElements * 2;
+  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 2, workKnown = queriesEmptied + 2, turns = workKnown + 2;
   static constexpr int barriers = turns + 2;
-  static constexpr int notesAt = (barriersAt + barriers * 8 + 127) / 128 * 128, noteWords = 16;  // one per tile of keys in the ring
-  static constexpr int worksAt = notesAt + slots / 2 * noteWords * 4, workWords = 4;             // of an even and an odd turn: index of the work, -1 = there is no more
-  static constexpr int targetsAt = worksAt + 2 * workWords * 4, targetWords = kTileRows + 4;     // of both: where each row's result goes, head, first row
-  static constexpr int sharedBytes = targetsAt + 2 * targetWords * 4;
+  static constexpr int worksAt = barriersAt + barriers * 8, workWords = 4;          // of even and odd turns: index of the work, -1 = there is no more
+  static constexpr int notesAt = worksAt + 2 * workWords * 4, noteWords = 8;        // one per slot
+  static constexpr int targetsAt = notesAt + slots * noteWords * 4, targetTurns = 4, targetWords = kTileRows + 4;  // where each row's result goes; head, first row
+  static constexpr int sharedBytes = targetsAt + targetTurns * targetWords * 4;
+  static_assert(sharedBytes <= 227 * 1024 && LastKeys <= TileKeys);
 
-  using Arguments = FlashArguments;
+  struct Arguments {
+    FlashArguments of;
+    tile::RowBoxes keys, lastKeys, values, lastValues;
+  };
 
   /// A place in the ring, and the parity of its phase.
   struct Place {
@@ -40,59 +46,46 @@ struct Hopper {
     }
   };
 
+  static TILE_DEVICE tile::Shared<Bf16> queryWindow(int turn) { return tile::sharedWindow<Bf16>(turn % 2 * queryElements * 2, queryElements); }
   static TILE_DEVICE tile::Shared<Bf16> slotWindow(int slot) { return tile::sharedWindow<Bf16>(slotsAt + slot * slotElements * 2, slotElements); }
   static TILE_DEVICE tile::Shared<uint64_t> barrierWindow() { return tile::sharedWindow<uint64_t>(barriersAt, barriers); }
-
   static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + turn % 2 * workWords * 4, workWords); }
-  static TILE_DEVICE tile::Shared<int32_t> targetWindow(int turn) { return tile::sharedWindow<int32_t>(targetsAt + turn % 2 * targetWords * 4, targetWords); }
-  static TILE_DEVICE tile::Shared<uint32_t> noteWindow(int slot) { return tile::sharedWindow<uint32_t>(notesAt + slot / 2 * noteWords * 4, noteWords); }
+  static TILE_DEVICE tile::Shared<uint32_t> noteWindow(int slot) { return tile::sharedWindow<uint32_t>(notesAt + slot * noteWords * 4, noteWords); }
+  static TILE_DEVICE tile::Shared<int32_t> targetWindow(int turn) { return tile::sharedWindow<int32_t>(targetsAt + turn % targetTurns * targetWords * 4, targetWords); }
 
-  /// What the fetching warpgroup tells of a tile of keys, to the two warps that share a word of row masks.
+  /// What is told of a tile of keys.
   struct Note {
-    static constexpr uint32_t fullBit = 1, idleBit = 4, nextIdleBit = 8, lastBit = 16;  // full: one bit for each of two warps
-    uint32_t flags, rows, secondRows, counts;  ///< counts: keys of the first run, and 16 bits higher of both
+    /// last: of its piece of work. idle, more: one bit for each consuming warpgroup: no row of it attends to the tile; the next tile, maybe of
+    /// the next piece, is there and not idle.
+    static constexpr uint32_t endBit = 1, lastBit = 2, idleBit = 4, moreBit = 16;
+    static constexpr int keysShift = 8;
+    uint32_t flags, rows;  ///< rows of two warps
 
-    static TILE_DEVICE void write(int slot, int word, const KeyTile& tile, const KeyTile& next) {
-      if (tile::laneIndex() != 0) return;
+    static TILE_DEVICE Note read(int slot, int warp) {
       const auto note = noteWindow(slot);
-      uint32_t flags = 0;
-      TILE_UNROLL
-      for (int half = 0; half < 2; ++half) flags |= tile.full(TileKeys, 0xffffu << half * 16) ? fullBit << half : 0;
-      flags |= (tile.idle() ? idleBit : 0) | (next.keys() == 0 ? lastBit : next.idle() ? nextIdleBit : 0);
-      note.set(word, flags);
-      note.set(4 + word, tile.rows);
-      note.set(8 + word, tile.secondCount > 0 ? tile.secondRows : 0);
-      if (word > 0) return;
-      note.set(12, static_cast<uint32_t>(tile.count | tile.keys() << 16));
+      return {tile::uniform(note.get(0)), note.get(1 + warp / 2)};
     }
-    static TILE_DEVICE Note read(int slot, int word) {
-      const auto note = noteWindow(slot);
-      return {note.get(word), note.get(4 + word), note.get(8 + word), note.get(12)};
-    }
-    TILE_DEVICE bool full(int warp) const { return flags & fullBit << warp % 2; }
-    TILE_DEVICE bool idle() const { return flags & idleBit; }
+    /// Whether it is the last tile of a block of keys.
+    TILE_DEVICE bool end() const { return flags & endBit; }
     TILE_DEVICE bool last() const { return flags & lastBit; }
-    /// Whether the next tile of the same work is this warpgroup's too.
-    TILE_DEVICE bool more() const { return !(flags & (lastBit | nextIdleBit)); }
-    /// Row `row` of the word attends to the tile's keys [from, end).
-    TILE_DEVICE KeyTile::Run attended(int row) const {
-      const int count = static_cast<int>(counts & 0xffff), keys = static_cast<int>(counts >> 16);
-      return {tile::bitOf(rows, row) ? 0 : count, tile::bitOf(secondRows, row) ? keys : count};
-    }
+    TILE_DEVICE bool idle(int group) const { return flags & idleBit << group; }
+    TILE_DEVICE bool more(int group) const { return flags & moreBit << group; }
+    TILE_DEVICE int keys() const { return static_cast<int>(flags >> keysShift); }
   };
 
   static TILE_DEVICE void run(const Arguments& a) {
-    const int warp = tile::shuffle(tile::warpIndex(), 0);
+    const int warp = static_cast<int>(tile::uniform(static_cast<uint32_t>(tile::warpIndex())));
     const auto phases = barrierWindow();
     if (tile::threadIndex() == 0) {
       TILE_UNROLL
       for (int slot = 0; slot < slots; ++slot) {
-        tile::initPhase(phases, filled + slot, producers / 32);
+        tile::initPhase(phases, filled + slot, 1);
         tile::initPhase(phases, emptied + slot, consumers / 32);
       }
-      tile::initPhase(phases, queriesFilled, producers / 32);
-      tile::initPhase(phases, queriesEmptied, consumers / 32);
+      TILE_UNROLL
       for (int i = 0; i < 2; ++i) {
+        tile::initPhase(phases, queriesFilled + i, kTileRows / groupRows);
+        tile::initPhase(phases, queriesEmptied + i, consumers / 32);
         tile::initPhase(phases, workKnown + i, 1);
         tile::initPhase(phases, turns + i, consumers / 32 / 2);
       }
@@ -100,341 +93,468 @@ struct Hopper {
     tile::barrier();
     if (warp >= consumers / 32) {
       tile::keepRegisters<registersToFetch>();
-      produce(a, warp - consumers / 32);
+      const int helper = warp - consumers / 32;
+      if (helper == 0) fetchKeys(a);
+      if (helper == 1 || helper == 2) fetchQueries(a.of, helper - 1);
     } else {
       tile::claimRegisters<registersToAttend>();
-      consume(a, warp);
+      consume(a.of, warp);
     }
   }
 
-  /// Barriers of what a warp is copying, the oldest first; -1 = none.
-  struct InFlight {
-    int barrier[lag];
-    TILE_DEVICE InFlight() {
+  // Fetching -----------------------------------------------------------------------------------------------------------
+
+  static TILE_DEVICE int firstCellOf(const FlashArguments& a) { return Sparse ? a.job.cellFirst[a.firstHead * a.job.chunks] : 0; }
+
+  /// A piece of work and the blocks of keys it visits, one per lane. Cells differ in length: whoever is free takes the next.
+  struct Piece {
+    int head = 0, visits = 1;
+    int from = 0, length = 0;
+    uint32_t rows[kTileWarps] = {};
+
+    static TILE_DEVICE Piece of(const FlashArguments& a, int firstCell, int index) {
+      const AttendJob<Bf16>& x = a.job;
+      Piece piece;
+      if (index < 0) return piece;
+      piece.length = x.keys;
       TILE_UNROLL
-      for (int i = 0; i < lag; ++i) barrier[i] = -1;
-    }
-    /// The latest copies belong to `next`; those of `lag` before have arrived.
-    TILE_DEVICE void push(int next) {
-      tile::commitCopies();
-      tile::waitCopies<lag>();
-      release(barrier[0]);
-      TILE_UNROLL
-      for (int i = 0; i + 1 < lag; ++i) barrier[i] = barrier[i + 1];
-      barrier[lag - 1] = next;
-    }
-    TILE_DEVICE void flush() {
-      tile::waitCopies<0>();
-      TILE_UNROLL
-      for (int i = 0; i < lag; ++i) {
-        release(barrier[i]);
-        barrier[i] = -1;
+      for (int word = 0; word < kTileWarps; ++word) piece.rows[word] = 0xffffffffu;
+      if constexpr (Sparse) {
+        const Cell& cell = x.cells[firstCell + index];
+        const Visit& visit = cell.visits[tile::laneIndex() < kChunkBlocks ? tile::laneIndex() : 0];  // not waiting for how many there are
+        piece.head = cell.head;
+        piece.visits = cell.visitCount;
+        piece.from = visit.from;
+        piece.length = visit.length;
+        TILE_UNROLL
+        for (int word = 0; word < kTileWarps; ++word) piece.rows[word] = visit.rows[word];
+      } else {
+        piece.head = Work::at(x, a.firstHead, index).head;
       }
+      return piece;
     }
-    /// Until what consumers hold may be overwritten. If that takes time, they get all copies first: they may be waiting for them.
-    TILE_DEVICE void waitFor(int which, int parity) {
-      if (tile::ballot(tile::testPhase(barrierWindow(), which, parity)) == 0xffffffffu) return;
-      flush();
-      tile::waitPhase(barrierWindow(), which, parity);
-    }
-    static TILE_DEVICE void release(int which) {
-      if (which < 0) return;
-      tile::fenceAsyncProxy();
-      tile::warpBarrier();
-      if (tile::laneIndex() == 0) tile::arrivePhase(barrierWindow(), which);
-    }
+    TILE_DEVICE int tiles() const { return tile::warpSum(tile::laneIndex() < visits ? (length + TileKeys - 1) / TileKeys : 0); }
+    /// Of this lane's visit, one bit for each consuming warpgroup.
+    TILE_DEVICE uint32_t idle() const { return (rows[0] | rows[1] ? 0u : 1u) | (rows[2] | rows[3] ? 0u : 2u); }
   };
 
-  static TILE_DEVICE void produce(const Arguments& a, int warp) {
-    const AttendJob<Bf16>& x = a.job;
+  static TILE_DEVICE void fetchKeys(const Arguments& a) {
+    const AttendJob<Bf16>& x = a.of.job;
     const auto phases = barrierWindow();
-    const int works = Work::count(x, a.firstHead, a.heads), firstCell = Sparse ? x.cellFirst[a.firstHead * x.chunks] : 0;
-    const bool chooses = tile::threadIndex() == consumers;
-    // Cells differ in length: whoever is free takes the next. One is taken ahead.
+    const int count = Work::count(x, a.of.firstHead, a.of.heads), firstCell = firstCellOf(a.of);
+    const bool first = tile::laneIndex() == 0;
     int upcoming = tile::blockIndex().x;
-    const auto take = [&] {
-      const int taken = upcoming;
+    const auto ask = [&] {
       if constexpr (Sparse) {
-        upcoming = static_cast<int>(tile::atomicAdd(x.nextCell + a.firstHead, 1u)) + tile::gridExtent().x;
+        if (first) upcoming = static_cast<int>(tile::atomicAdd(x.nextCell + a.of.firstHead, 1u)) + tile::gridExtent().x;
       } else {
         upcoming += tile::gridExtent().x;
       }
-      return tile::within(taken, works) ? taken : -1;
+    };
+    // What is asked for is known later, and what it is later still: nothing waits for memory, and no block has much before it at the end.
+    constexpr int askBefore = 5, learnBefore = 4;
+    int index = 0, turn = 0;
+    const auto learn = [&](int ofTurn) {
+      index = tile::shuffle(upcoming, 0);
+      if (!tile::within(index, count)) index = -1;
+      tile::waitPhase(phases, queriesFilled + ofTurn % 2, ofTurn / 2 % 2 ^ 1);  // those who gather queries are done with the turn that this replaces
+      if (first) {
+        workWindow(ofTurn).set(0, index);
+        tile::arrivePhase(phases, workKnown + ofTurn % 2);
+      }
+      return Piece::of(a.of, firstCell, index);
     };
     Place filling;
-    InFlight inFlight;
-    for (int turn = 0;; ++turn) {
-      // All have read what this replaces: the queries of the turn before were fetched over those of the turn before that, with which the
-      // consumers were done, and so with its keys, which took all four warps.
-      if (chooses) {
-        workWindow(turn).set(0, take());
-        tile::arrivePhase(phases, workKnown + turn % 2);
-      }
-      tile::waitPhase(phases, workKnown + turn % 2, turn / 2 % 2);
-      const int index = workWindow(turn).get(0);
-      if (index < 0) {
-        inFlight.flush();
-        inFlight.waitFor(queriesEmptied, turn % 2 ^ 1);
-        if (tile::laneIndex() == 0) tile::arrivePhase(phases, queriesFilled);
-        return;
-      }
-      Work work;
-      if constexpr (Sparse) {
-        const Cell& cell = x.cells[firstCell + index];
-        work = {cell.head, cell.first, &cell};
-      } else {
-        work = Work::at(x, a.firstHead, index);
-        work.cell = nullptr;
-      }
-      KeyWalk<TileKeys, groupRows / kWarpRows> walk(work.cell, x.keys, warp);
-      // This lane's row, looked up now: the wait for it falls together with the first keys' way.
-      const int row = warp * 32 + tile::laneIndex(), entry = work.entry(x, row), target = work.target(x, a.firstHead, row, entry);
-      bool first = true;
-      for (KeyTile keys = walk.next(), next; keys.keys() > 0; keys = next) {
-        next = walk.next();
+    for (Piece piece = learn(0), next; index >= 0; piece = next, ++turn) {
+      int left = piece.tiles();
+      const int askAt = left < askBefore ? left : askBefore, learnAt = left < learnBefore ? left : learnBefore;
+      for (int visit = 0; visit < piece.visits; ++visit) {
+        const bool lastVisit = visit + 1 == piece.visits;
+        const int from = piece.head * x.keys + tile::shuffle(piece.from, visit), length = tile::shuffle(piece.length, visit);
+        const uint32_t idle = tile::shuffle(piece.idle(), visit), idleThen = tile::shuffle(piece.idle(), lastVisit ? visit : visit + 1);
+        uint32_t rows[kTileWarps];
         TILE_UNROLL
-        for (int part = 0; part < 2; ++part) {
-          const Bf16* rows = (part == 0 ? x.k : x.v) + int64_t{work.head} * x.keys * D;
-          inFlight.waitFor(emptied + filling.slot, filling.parity ^ 1);
-          if (part == 0) Note::write(filling.slot, warp, keys, next);
-          fetch(slotWindow(filling.slot), rows, keys);
-          inFlight.push(filled + filling.slot);
-          filling.advance();
-          if (!first) continue;
-          first = false;
-          inFlight.waitFor(queriesEmptied, turn % 2 ^ 1);
-          fetchQueries(x, work, entry, target, warp, turn);
-          inFlight.push(queriesFilled);
+        for (int word = 0; word < kTileWarps; ++word) rows[word] = tile::shuffle(piece.rows[word], visit);
+        for (int done = 0; done < length; done += TileKeys, --left) {
+          if (left == askAt) ask();
+          if (left == learnAt) next = learn(turn + 1);
+          const bool end = done + TileKeys >= length, last = left == 1;
+          const uint32_t more = last ? (index < 0 ? 0 : 3 & ~tile::shuffle(next.idle(), 0)) : 3 & ~(end ? idleThen : idle);
+          TILE_UNROLL
+          for (int part = 0; part < 2; ++part) {
+            tile::waitPhase(phases, emptied + filling.slot, filling.parity ^ 1);
+            if (first) {
+              if (part == 0) {
+                const auto note = noteWindow(filling.slot);
+                note.set(0, idle * Note::idleBit | more * Note::moreBit | (end ? Note::endBit : 0) | (last ? Note::lastBit : 0) |
+                                static_cast<uint32_t>(end ? length - done : TileKeys) << Note::keysShift);
+                TILE_UNROLL
+                for (int word = 0; word < kTileWarps; ++word) note.set(1 + word, rows[word]);
+              }
+              tile::expectBytes(phases, filled + filling.slot, (end ? LastKeys : TileKeys) * D * 2);
+              const tile::RowBoxes& boxes = part == 0 ? (end ? a.lastKeys : a.keys) : end ? a.lastValues : a.values;
+              TILE_UNROLL
+              for (int panel = 0; panel < panels; ++panel) tile::fetchBox(slotWindow(filling.slot), panel * TileKeys * 64, boxes, panel, from + done, phases, filled + filling.slot);
+            }
+            tile::warpBarrier();
+            filling.advance();
+          }
         }
       }
     }
   }
 
-  /// Every thread copies pieces of like place in every rowsAtOnce-th row: all addresses are one and constants.
-  static TILE_DEVICE void fetch(tile::Shared<Bf16> to, const Bf16* rows, const KeyTile& keys) {
-    const int thread = tile::threadIndex() - consumers, chunk = thread % chunks, firstRow = thread / chunks;
-    constexpr int rowsAtOnce = producers / chunks;
-    static_assert(rowsAtOnce % 8 == 0, "rows of a thread are swizzled alike");
-    const tile::Shared<Bf16> toFirst = to.from(tile::swizzled(firstRow, chunk, TileKeys));
-    const Bf16* const from = rows + (int64_t{keys.first} + firstRow) * D + chunk * 8;
-    if (keys.count == TileKeys) {
-      TILE_UNROLL
-      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) tile::copyAsync<16>(toFirst, i * rowsAtOnce * 64, from + i * rowsAtOnce * D);
-    } else {
-      const int64_t secondAt = (int64_t{keys.second} - keys.count - keys.first) * D;  // from where the first run would go on
-      const int count = keys.count - firstRow, all = keys.keys() - firstRow;
-      TILE_UNROLL_BY(4)
-      for (int i = 0; i < TileKeys / rowsAtOnce; ++i) {
-        const bool inside = tile::within(i * rowsAtOnce, all);
-        const Bf16* source = from + i * rowsAtOnce * D + (i * rowsAtOnce < count ? 0 : secondAt);
-        tile::copyAsync<16>(toFirst, i * rowsAtOnce * 64, inside ? source : rows, inside ? 16 : 0);
+  /// The queries of one consuming warpgroup, two rows per lane to look up and D/8 lanes to copy a row.
+  static TILE_DEVICE void fetchQueries(const FlashArguments& a, int group) {
+    const AttendJob<Bf16>& x = a.job;
+    const auto phases = barrierWindow();
+    const int lane = tile::laneIndex(), chunk = lane % chunks, firstCell = firstCellOf(a);
+    for (int turn = 0;; ++turn) {
+      tile::waitPhase(phases, workKnown + turn % 2, turn / 2 % 2);
+      const int index = workWindow(turn).get(0);
+      Work work;
+      int entry[2], target[2];
+      if (index >= 0) {
+        if constexpr (Sparse) {
+          const Cell& cell = x.cells[firstCell + index];
+          work = {cell.head, cell.first, &cell};
+        } else {
+          work = Work::at(x, a.firstHead, index);
+        }
+        TILE_UNROLL
+        for (int half = 0; half < 2; ++half) entry[half] = work.entry(x, group * groupRows + half * 32 + lane);
+        TILE_UNROLL
+        for (int half = 0; half < 2; ++half) target[half] = work.target(x, a.firstHead, group * groupRows + half * 32 + lane, entry[half]);
       }
+      tile::waitPhase(phases, queriesEmptied + turn % 2, turn / 2 % 2 ^ 1);
+      const auto targets = targetWindow(turn);
+      if (group == 0 && lane == 0) {
+        targets.set(kTileRows, index < 0 ? -1 : work.head);
+        targets.set(kTileRows + 1, static_cast<int>(work.first));
+      }
+      if (index >= 0)
+        TILE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          targets.set(group * groupRows + half * 32 + lane, target[half]);
+          const int mine = Work::position(entry[half]);
+          TILE_UNROLL_BY(4)
+          for (int row = lane / chunks; row < 32; row += 32 / chunks) {
+            const int position = tile::shuffle(mine, row);
+            tile::copyAsync<16>(queryWindow(turn), tile::swizzled(group * groupRows + half * 32 + row, chunk, kTileRows),
+                                x.q + (int64_t{work.head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8, position < 0 ? 0 : 16);
+          }
+        }
+      tile::commitCopies();
+      tile::waitCopies<0>();
+      tile::fenceAsyncProxy();
+      tile::warpBarrier();
+      if (lane == 0) tile::arrivePhase(phases, queriesFilled + turn % 2);
+      if (index < 0) return;
     }
   }
 
-  /// Over those of the turn before. A warp copies a quarter of the rows, each by D/8 lanes.
-  static TILE_DEVICE void fetchQueries(const AttendJob<Bf16>& x, const Work& work, int entry, int target, int warp, int turn) {
-    static_assert(kTileRows == producers);
-    const auto queries = tile::sharedWindow<Bf16>(0, kTileRows * D);
-    const int lane = tile::laneIndex(), chunk = lane % chunks, mine = Work::position(entry);
-    targetWindow(turn).set(warp * 32 + lane, target);
-    if (warp == 0 && lane == 0) {
-      targetWindow(turn).set(kTileRows, work.head);
-      targetWindow(turn).set(kTileRows + 1, static_cast<int>(work.first));
-    }
-    TILE_UNROLL_BY(4)
-    for (int row = lane / chunks; row < 32; row += 32 / chunks) {
-      const int position = tile::shuffle(mine, row);
-      tile::copyAsync<16>(queries, tile::swizzled(warp * 32 + row, chunk, kTileRows), x.q + (int64_t{work.head} * x.queries + (position < 0 ? 0 : position)) * D + chunk * 8,
-                          position < 0 ? 0 : 16);
-    }
-  }
+  // Attending ----------------------------------------------------------------------------------------------------------
 
   /// What a thread holds of its two rows, [0] and [1] eight below, as wgmma lays out accumulators: element 4n + 2·row + e is column
   /// 8n + 2·(lane % 4) + e.
   struct Rows {
-    float logits[TileKeys / 2], out[D / 2];
-    float most[2] = {-3.0e38f, -3.0e38f}, total[2] = {0, 0};
+    float out[D / 2];
+    float most[2], total[2];
     float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
-    bool rescale = false;                 ///< whether that is more than ones, in any row of the warp
+    bool rescale;                         ///< whether that is more than ones, in any row of the warp
     uint32_t weights[TileKeys / 16][4];
-  };
 
-  /// Logits become weights relative to each row's reference, about its maximum.
-  static TILE_DEVICE void weigh(Rows& rows, const Note& note, int warp, float scale) {
-    const int lane = tile::laneIndex(), pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
-    if (!note.full(warp))
+    TILE_DEVICE void begin() {
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) out[i] = 0;
+      restart();
+    }
+    TILE_DEVICE void restart() {
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const KeyTile::Run run = note.attended(firstRow + half * 8);
-        TILE_UNROLL
-        for (int n = 0; n < TileKeys / 8; ++n)
-          TILE_UNROLL
-          for (int e = 0; e < 2; ++e)
-            if (!run.has(n * 8 + pair + e)) rows.logits[n * 4 + half * 2 + e] = -3.4e38f;
+        most[half] = -3.0e38f;
+        total[half] = 0;
       }
-    TILE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      float high = rows.most[half];
-      TILE_UNROLL
-      for (int n = 0; n < TileKeys / 8; ++n) high = tile::maximum(high, tile::maximum(rows.logits[n * 4 + half * 2], rows.logits[n * 4 + half * 2 + 1]));
-      high = tile::maximum(high, tile::shuffleXor(high, 1));
-      high = raised(rows.most[half], tile::maximum(high, tile::shuffleXor(high, 2)), scale);
-      rows.keep[half] = tile::exponential2((rows.most[half] - high) * scale);
-      rows.most[half] = high;
-      const float shift = high * scale;
-      float sum = rows.total[half] * rows.keep[half];
-      TILE_UNROLL
-      for (int n = 0; n < TileKeys / 8; ++n)
-        TILE_UNROLL
-        for (int e = 0; e < 2; ++e) {
-          float& logit = rows.logits[n * 4 + half * 2 + e];
-          logit = tile::exponential2(tile::fma(logit, scale, -shift));
-          sum += logit;
-        }
-      rows.total[half] = sum;
     }
-    rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
-  }
+    /// `out` becomes zero when the next products are added: here its registers would need to be two sets, which there are not.
+    TILE_DEVICE void forget() {
+      keep[0] = keep[1] = 0;
+      rescale = true;
+    }
+  };
 
-  /// The weights as the first operand of the products with the values.
-  static TILE_DEVICE void packWeights(Rows& rows) {
-    TILE_UNROLL
-    for (int step = 0; step < TileKeys / 16; ++step)
-      TILE_UNROLL
-      for (int j = 0; j < 4; ++j) rows.weights[step][j] = tile::packBf16(rows.logits[step * 8 + j * 2], rows.logits[step * 8 + j * 2 + 1]);
-  }
+  /// One consuming warpgroup's warp.
+  struct Consumer {
+    const FlashArguments& a;
+    const int warp, group, lane;
+    int turn = 0;       ///< of the piece of work whose tiles come
+    int turnParity;     ///< of its turns at starting products
+    Place place;        ///< of the tile that comes: its keys
+    Place values;       ///< of the values that are late
+    Rows rows;
 
-  static TILE_DEVICE void startLogits(Rows& rows, int group, int slot) {
-    const tile::Operand query = tile::operand(tile::sharedWindow<Bf16>(0, kTileRows * D), group * groupRows * 64), key = tile::operand(slotWindow(slot), 0);
-    tile::fenceProducts(rows.logits);
-    TILE_UNROLL
-    for (int step = 0; step < D / 16; ++step)
-      tile::multiplyAsync(rows.logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
-    tile::commitProducts();
-  }
+    TILE_DEVICE Consumer(const FlashArguments& arguments, int warpOfBlock)
+        : a(arguments), warp(warpOfBlock), group(warpOfBlock / 4), lane(tile::laneIndex()), turnParity(warpOfBlock / 4 == 0 ? 1 : 0) {}
 
-  static TILE_DEVICE void startOut(Rows& rows, int slot) {
-    if (rows.rescale)
-      TILE_UNROLL
-      for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
-    const tile::Operand value = tile::operand(slotWindow(slot), 0, TileKeys * 128);
-    tile::fenceProducts(rows.out, rows.weights);
-    TILE_UNROLL
-    for (int step = 0; step < TileKeys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64));
-    tile::commitProducts();
-  }
-
-  static TILE_DEVICE void consume(const Arguments& a, int warp) {
-    const int group = warp / 4, lane = tile::laneIndex();
-    const auto phases = barrierWindow();
-    Place place;
-    const auto wait = [&](const Place& at) { tile::waitPhase(phases, filled + at.slot, at.parity); };
-    const auto release = [&](int slot) {
-      if (lane == 0) tile::arrivePhase(phases, emptied + slot);
-    };
+    TILE_DEVICE void wait(const Place& at) const { tile::waitPhase(barrierWindow(), filled + at.slot, at.parity); }
+    /// For what the next products read. Not before the sums of weights are known: ptxas would put off the weighing until after the next wait for
+    /// products, beside which it is meant to happen.
+    TILE_DEVICE void waitForNext() const {
+      const int zero = rows.total[0] < 0 || rows.total[1] < 0 ? 1 : 0;
+      wait({values.slot, values.parity ^ zero});
+      wait(place);
+    }
+    TILE_DEVICE void release(int slot) const {
+      if (lane == 0) tile::arrivePhase(barrierWindow(), emptied + slot);
+    }
     // One turn per tile and warpgroup, the first warpgroup's before the second's.
-    int turnParity = group == 0 ? 1 : 0;
-    const auto takeTurn = [&] {
-      tile::waitPhase(phases, turns + group, turnParity);
+    TILE_DEVICE void takeTurn() {
+      tile::waitPhase(barrierWindow(), turns + group, turnParity);
       turnParity ^= 1;
-    };
-    const auto passTurn = [&] {
-      if (lane == 0) tile::arrivePhase(phases, turns + 1 - group);
-    };
+    }
+    TILE_DEVICE void passTurn() const {
+      if (lane == 0) tile::arrivePhase(barrierWindow(), turns + 1 - group);
+    }
+    TILE_DEVICE void waitQueries() const { tile::waitPhase(barrierWindow(), queriesFilled + turn % 2, turn / 2 % 2); }
+    TILE_DEVICE void letGoOfQueries() const {
+      if (lane == 0) tile::arrivePhase(barrierWindow(), queriesEmptied + turn % 2);
+    }
 
-    for (int turn = 0;; turn ^= 1) {
-      tile::waitPhase(phases, queriesFilled, turn);
-      if (workWindow(turn).get(0) < 0) return;
-      Rows rows;
+    /// What products read, known before the turn at starting them comes.
+    struct Operands {
+      tile::Operand query, key, value;
+    };
+    TILE_DEVICE Operands operands() const {
+      return {tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)), tile::uniform(tile::operand(slotWindow(place.slot), 0)),
+              tile::uniform(tile::operand(slotWindow(values.slot), 0, TileKeys * 128))};
+    }
+
+    template <int Keys>
+    TILE_DEVICE void startLogits(float (&logits)[Keys / 2], tile::Operand query, tile::Operand key) const {
+      tile::fenceProducts(logits);
       TILE_UNROLL
-      for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
-      bool holding = true;  // the queries
-      const auto letGo = [&] {
-        holding = false;
-        tile::warpBarrier();  // all lanes know their work
-        if (lane == 0) tile::arrivePhase(phases, queriesEmptied);
-      };
-      for (bool last = false; !last;) {
-        wait(place);
-        Note note = Note::read(place.slot, warp / 2);
-        if (note.idle()) {
-          tile::warpBarrier();  // all lanes have read the note
-          release(place.slot);
-          place.advance();
-          wait(place);
-          release(place.slot);
-          place.advance();
-          takeTurn();
-          passTurn();
-          last = note.last();
-          continue;
-        }
-        // Tiles in a row that rows of this warpgroup attend to. Their values are multiplied one tile late, beside the next logits;
-        // before idle tiles pass nothing may be late, or the ring would fill up behind it.
-        takeTurn();
-        startLogits(rows, group, place.slot);
-        passTurn();
-        tile::waitProducts<0>(rows.logits);
-        release(place.slot);
-        if (note.last()) letGo();
-        weigh(rows, note, warp, a.scale);
-        packWeights(rows);
-        place.advance();
-        Place values = place;
-        place.advance();
-        bool more = note.more();
-        if (more) wait(place);  // and so for the values, which lie before these keys in the ring
-        while (more) {
-          note = Note::read(place.slot, warp / 2);
-          takeTurn();
-          startLogits(rows, group, place.slot);
-          startOut(rows, values.slot);
-          passTurn();
-          tile::waitProducts<1>(rows.logits);
-          release(place.slot);
-          if (note.last()) letGo();
-          weigh(rows, note, warp, a.scale);
-          place.advance();
-          const Place justWeighed = place;
-          place.advance();
-          more = note.more();
-          if (more) wait(place);                         // here, because its branch keeps the next wait from moving before the weighing
-          tile::waitProducts<0>(rows.out, rows.logits);  // new weights take the registers of those just multiplied
-          release(values.slot);
-          values = justWeighed;
-          packWeights(rows);
-        }
-        last = note.last();
-        wait(values);
-        startOut(rows, values.slot);
-        tile::waitProducts<0>(rows.out);
-        release(values.slot);
+      for (int step = 0; step < D / 16; ++step)
+        tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
+      tile::commitProducts();
+    }
+
+    /// Adds the late weights' products.
+    template <int Keys>
+    TILE_DEVICE void startOut(tile::Operand value) {
+      if (rows.rescale)
+        TILE_UNROLL
+        for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
+      tile::fenceProducts(rows.out, tile::firstFragments<Keys / 16>(rows.weights));
+      TILE_UNROLL
+      for (int step = 0; step < Keys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64));
+      tile::commitProducts();
+    }
+
+    /// Logits become weights relative to each row's reference, about its maximum; those of keys past the block's end, and all of a row
+    /// that does not attend to the block, become zero.
+    template <int Keys>
+    TILE_DEVICE void weigh(float (&logits)[Keys / 2], const Note& note) {
+      const int pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
+      if (note.keys() < Keys)
+        TILE_UNROLL
+        for (int n = 0; n < Keys / 8; ++n)
+          if (note.keys() < n * 8 + 8)
+            TILE_UNROLL
+            for (int e = 0; e < 4; ++e)
+              if (!tile::within(n * 8 + pair + e % 2, note.keys())) logits[n * 4 + e] = -3.4e38f;
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const bool attends = tile::bitOf(note.rows, firstRow + half * 8);
+        float high = rows.most[half];
+        TILE_UNROLL
+        for (int n = 0; n < Keys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[n * 4 + half * 2], logits[n * 4 + half * 2 + 1]));
+        high = tile::maximum(high, tile::shuffleXor(high, 1));
+        high = tile::maximum(high, tile::shuffleXor(high, 2));
+        high = attends ? raised(rows.most[half], high, a.scale) : rows.most[half];
+        rows.keep[half] = tile::exponential2((rows.most[half] - high) * a.scale);
+        rows.most[half] = high;
+        const float shift = attends ? high * a.scale : 3.4e38f;
+        float sum = rows.total[half] * rows.keep[half];
+        TILE_UNROLL
+        for (int n = 0; n < Keys / 8; ++n)
+          TILE_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            float& logit = logits[n * 4 + half * 2 + e];
+            logit = tile::exponential2(tile::fma(logit, a.scale, -shift));
+            sum += logit;
+          }
+        rows.total[half] = sum;
       }
-      if (holding) letGo();
-      const auto targets = targetWindow(turn);
+      rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
+    }
+
+    /// The weights as the first operand of the products with the values.
+    template <int Keys>
+    TILE_DEVICE void packWeights(const float (&logits)[Keys / 2]) {
+      TILE_UNROLL
+      for (int step = 0; step < Keys / 16; ++step)
+        TILE_UNROLL
+        for (int j = 0; j < 4; ++j) rows.weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
+    }
+
+    /// Writes what the piece of work of turn `ended` comes to.
+    TILE_DEVICE void finish(int ended, const float (&most)[2], const float (&total)[2]) const {
+      const auto targets = targetWindow(ended);
       const int head = targets.get(kTileRows), firstRow = targets.get(kTileRows + 1);
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
         const int row = warp * 16 + half * 8 + lane / 4;
-        finishRow<D>(a, head, firstRow + row, targets.get(row), rows.most[half], rows.total[half], [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
+        finishRow<D, Whole>(a, head, firstRow + row, targets.get(row), most[half], total[half], [&](int n, int e) { return rows.out[n * 4 + half * 2 + e]; });
       }
     }
-  }
+
+    /// The first of tiles in a row that rows of this warpgroup attend to.
+    template <int Keys>
+    TILE_DEVICE void firstTile(const Note& note) {
+      float logits[Keys / 2];
+      const Operands operand = operands();
+      takeTurn();
+      startLogits<Keys>(logits, operand.query, operand.key);
+      passTurn();
+      tile::waitProducts<0>(logits);
+      release(place.slot);
+      if (note.last()) letGoOfQueries();
+      weigh<Keys>(logits, note);
+      packWeights<Keys>(logits);
+      advance();
+      if (note.more(group)) waitForNext();
+    }
+
+    /// One more: its logits, and beside them the values of the tile before, `Late` keys wide. `first`: of a piece of work, while those were the
+    /// last of the one before.
+    template <int Keys, int Late>
+    TILE_DEVICE void nextTile(const Note& note, bool first) {
+      float logits[Keys / 2];
+      const Operands operand = operands();
+      takeTurn();
+      startLogits<Keys>(logits, operand.query, operand.key);
+      startOut<Late>(operand.value);
+      passTurn();
+      tile::waitProducts<1>(logits);
+      release(place.slot);
+      if (note.last()) letGoOfQueries();
+      float most[2], total[2];
+      TILE_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        most[half] = rows.most[half];
+        total[half] = rows.total[half];
+      }
+      if (first) rows.restart();
+      weigh<Keys>(logits, note);
+      if (first) rows.forget();
+      const int late = values.slot;
+      advance();
+      if (note.more(group)) waitForNext();
+      tile::waitProducts<0>(rows.out, logits);  // new weights take the registers of those just multiplied
+      release(late);
+      packWeights<Keys>(logits);
+      if (first) finish(turn - 1, most, total);
+    }
+
+    /// The values of the last tile.
+    template <int Late>
+    TILE_DEVICE void lastValues() {
+      wait(values);
+      startOut<Late>(operands().value);
+      tile::waitProducts<0>(rows.out);
+      release(values.slot);
+    }
+
+    TILE_DEVICE void advance() {
+      place.advance();
+      values = place;
+      place.advance();
+    }
+
+    TILE_DEVICE void passIdleTile(const Note& note) {
+      tile::warpBarrier();  // all lanes have read the note
+      release(place.slot);
+      advance();
+      wait(values);
+      release(values.slot);
+      takeTurn();
+      passTurn();
+      if (note.last()) letGoOfQueries();
+    }
+
+    TILE_DEVICE void run() {
+      for (bool between = true;;) {  // pieces of work
+        if (between) {
+          waitQueries();
+          if (tile::uniform(targetWindow(turn).get(kTileRows) < 0)) return;
+          rows.begin();
+        }
+        // Nothing is late: before idle tiles pass nothing may be, or the ring would fill up behind it.
+        wait(place);
+        Note note = Note::read(place.slot, warp);
+        if (note.idle(group)) {
+          passIdleTile(note);
+        } else {
+          bool lateEnd = note.end();
+          lateEnd ? firstTile<LastKeys>(note) : firstTile<TileKeys>(note);
+          while (note.more(group)) {
+            const bool first = note.last();
+            if (first) {
+              ++turn;
+              waitQueries();
+            }
+            note = Note::read(place.slot, warp);
+            if (LastKeys == TileKeys) {
+              nextTile<TileKeys, TileKeys>(note, first);
+            } else if (note.end()) {
+              lateEnd ? nextTile<LastKeys, LastKeys>(note, first) : nextTile<LastKeys, TileKeys>(note, first);
+            } else {
+              lateEnd ? nextTile<TileKeys, LastKeys>(note, first) : nextTile<TileKeys, TileKeys>(note, first);
+            }
+            lateEnd = note.end();
+          }
+          lateEnd ? lastValues<LastKeys>() : lastValues<TileKeys>();
+        }
+        between = note.last();
+        if (!between) continue;
+        finish(turn, rows.most, rows.total);
+        ++turn;
+      }
+    }
+  };
+
+  static TILE_DEVICE void consume(const FlashArguments& a, int warp) { Consumer(a, warp).run(); }
 };
 
 // About 0.1 s at a quarter of the H200's data sheet.
 constexpr double kFlopsPerLaunch = 2.5e13;
 
+template <int D, bool Sparse, int LastKeys, bool Whole = false>
+void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  using Kernel = Hopper<D, Sparse, LastKeys, Whole>;
+  const int64_t rows = int64_t{job.heads} * job.keys;
+  const auto boxes = [&](const Bf16* matrix, int keys) { return tile::rowBoxes(matrix, rows, D, keys); };
+  typename Kernel::Arguments arguments{{}, boxes(job.k, Kernel::TileKeys), boxes(job.k, LastKeys), boxes(job.v, Kernel::TileKeys), boxes(job.v, LastKeys)};
+  if (Sparse) zeroWords(stream, job.nextCell, job.heads);
+  byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
+    const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (Sparse ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
+    arguments.of = FlashArguments::of(job, head, heads);
+    tile::launch<Kernel>(stream, {blocks}, Kernel::sharedBytes, arguments);
+  });
+}
+
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  if (job.cells) zeroWords(stream, job.nextCell, job.heads);
-  byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
-    const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (job.cells ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
-    const FlashArguments arguments = FlashArguments::of(job, head, heads);
-    if (job.cells) return tile::launch<Hopper<D, true>>(stream, {blocks}, Hopper<D, true>::sharedBytes, arguments);
-    tile::launch<Hopper<D, false>>(stream, {blocks}, Hopper<D, false>::sharedBytes, arguments);
-  });
+  if (!job.cells) return launch<D, false, kHopperKeys>(stream, job, between);
+  const int last = job.lastKeys > 0 ? job.lastKeys : kHopperKeys;
+  if (D == 128 && isWhole(job)) {
+    if (last <= 32) return launch<128, true, 32, true>(stream, job, between);
+    if (last <= 64) return launch<128, true, 64, true>(stream, job, between);
+    if (last <= 80) return launch<128, true, 80, true>(stream, job, between);
+    if (last <= 96) return launch<128, true, 96, true>(stream, job, between);
+    return launch<128, true, kHopperKeys, true>(stream, job, between);
+  }
+  launch<D, true, kHopperKeys>(stream, job, between);
 }
 
 }  // namespace

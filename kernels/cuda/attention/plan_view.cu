@@ -13,6 +13,7 @@ PlanUpload layOut(const BlockPlan& plan) {
   std::vector<int32_t> blockOf(static_cast<size_t>(view.tokens)), first, end, segmentFirst, blockFirstSegment{0};
   for (int32_t c = 0; c < view.blocks; ++c) {
     const int32_t from = plan.start[static_cast<size_t>(c)], to = plan.start[static_cast<size_t>(c) + 1];
+    view.lastKeys = std::max(view.lastKeys, (to - from - 1) % kHopperKeys + 1);
     std::fill(blockOf.begin() + from, blockOf.begin() + to, c);
     for (int32_t at = from; at < to; at += kSegmentTokens) segmentFirst.push_back(at);
     blockFirstSegment.push_back(static_cast<int32_t>(segmentFirst.size()));

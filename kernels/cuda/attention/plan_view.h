@@ -13,9 +13,13 @@ constexpr int kSegmentTokens = 64;
 /// Query rows of one attention tile, and of one warp's part of it: the unit of a visit's row masks.
 constexpr int kTileRows = 128, kWarpRows = 32, kTileWarps = kTileRows / kWarpRows;
 
+/// Keys of one tile of attendHopper.
+constexpr int kHopperKeys = 128;
+
 /// Device pointers into an uploaded plan. Dense attention uses a plan of one block.
 struct PlanView {
   int32_t tokens = 0, blocks = 0, segments = 0;
+  int32_t lastKeys = 0;                        ///< most positions in any block's last tile of kHopperKeys
   const int32_t* permutation = nullptr;        ///< [tokens] raster row of each position; null = identity
   const int32_t* start = nullptr;              ///< [blocks+1] first position of each block
   const int32_t* blockOf = nullptr;            ///< [tokens] block of each position

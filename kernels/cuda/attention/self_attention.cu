@@ -74,6 +74,7 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
     attention.ends = packing.ends;
     attention.places = packing.places;
     attention.chunks = chunksOf(job.plan.blocks);
+    attention.lastKeys = job.plan.lastKeys;
     attention.partials = {layout.partialHeads, at<T>(scratch, layout.partials), at<float>(scratch, layout.partialLogs)};
     attention.nextCell = at<uint32_t>(scratch, layout.nextCell);
   }

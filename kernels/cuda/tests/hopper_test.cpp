@@ -232,7 +232,7 @@ TEST(PlantedFault, ShowsInAttentionOnHopper) {
   const auto shows = [](const std::string& what, const char* where) { EXPECT_NE(what.find(where), std::string::npos) << what; };
   EXPECT_EQ(symptom(PlantedFault::None), "none");
   shows(symptom(PlantedFault::DropBarrier, 0), "initialised");
-  shows(symptom(PlantedFault::SkipCopyWait), "has yet to write");
+  shows(symptom(PlantedFault::SkipCopyWait), "never waited for");
   shows(symptom(PlantedFault::SkipProductWait), "in flight");
   shows(symptom(PlantedFault::SkipPhaseWait), "shared byte");
   shows(symptom(PlantedFault::SkipProxyFence), "no fence of the asynchronous proxy");

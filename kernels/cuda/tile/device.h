@@ -60,6 +60,8 @@ template <class T>
 TILE_DEVICE T shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
+/// The value that all lanes have. Tells the compiler, which then computes what depends on it once per warp.
+TILE_DEVICE uint32_t uniform(uint32_t value) { return __reduce_or_sync(0xffffffffu, value); }
 template <class T>
 TILE_DEVICE T shuffleXor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);

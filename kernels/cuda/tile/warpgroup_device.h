@@ -1,5 +1,8 @@
 // Hopper's tile operations as PTX for sm_90a (PTX ISA 8.0+). Included by warpgroup.h only.
 #pragma once
+#include <cuda.h>
+
+#include "native/base/error.h"
 
 namespace vmoba::tile {
 
@@ -33,6 +36,42 @@ TILE_DEVICE bool testPhase(Shared<uint64_t> barriers, int i, int parity) {
   return complete != 0;
 }
 
+/// Arrives; the phase then also waits for so many bytes of boxes.
+TILE_DEVICE void expectBytes(Shared<uint64_t> barriers, int i, int bytes) {
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(barriers.address(i)), "r"(bytes) : "memory");
+}
+
+// Boxes of a matrix ---------------------------------------------------------------------------------------------------
+
+/// A matrix of bf16 rows in device memory, cut into boxes of some rows by 64 columns, as the copy engine takes it. Lies in a kernel's arguments.
+struct RowBoxes {
+  CUtensorMap map;
+};
+/// `columns`: a multiple of 64; `matrix`: aligned to 16 bytes. Host code; throws Error{DeviceLost} where the driver refuses.
+inline RowBoxes rowBoxes(const Bf16* matrix, int64_t rows, int columns, int boxRows) {
+  static const auto encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) != cudaSuccess || found != cudaDriverEntryPointSuccess) function = nullptr;
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+  }();
+  RowBoxes boxes;
+  const cuuint64_t extent[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)}, rowBytes[1] = {static_cast<cuuint64_t>(columns) * 2};
+  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(boxRows)}, steps[2] = {1, 1};
+  const CUresult result = !encode ? CUDA_ERROR_NOT_FOUND
+                                  : encode(&boxes.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bf16*>(matrix), extent, rowBytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                           CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) throw Error(ErrorCode::DeviceLost, "the GPU's driver does not describe matrices for bulk copies (" + std::to_string(result) + "): update the driver");
+  return boxes;
+}
+/// By one thread: fetches the box of rows from `row` on (zeros past the last) and of columns 64·panel on to `element`, at a multiple of 1024
+/// bytes, swizzled as an Operand. Its 128·boxRows bytes count for the barrier's phase; who waits for it may let products read them.
+TILE_DEVICE void fetchBox(Shared<Bf16> to, int element, const RowBoxes& boxes, int panel, int row, Shared<uint64_t> barriers, int barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to.address(element)),
+               "l"(reinterpret_cast<uint64_t>(&boxes.map)), "r"(barriers.address(barrier)), "r"(panel * 64), "r"(row)
+               : "memory");
+}
+
 /// The thread's writes to shared memory so far become visible to products that are ordered after it.
 TILE_DEVICE void fenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -58,15 +97,15 @@ TILE_DEVICE void pinned(float (&values)[N]) {
   TILE_UNROLL
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
-template <int M, int N>
-TILE_DEVICE void pinned(uint32_t (&values)[M][N]) {
+template <int Count, int M>
+TILE_DEVICE void pinned(FirstFragments<Count, M> fragments) {
   TILE_UNROLL
-  for (int i = 0; i < M * N; ++i) asm volatile("" : "+r"(values[i / N][i % N])::"memory");
+  for (int i = 0; i < Count * 4; ++i) asm volatile("" : "+r"(fragments.of[i / 4][i % 4])::"memory");
 }
 
 /// Before the first product after accumulators or fragments, all of which are named, were written.
 template <class... Registers>
-TILE_DEVICE void fenceProducts(Registers&... registers) {
+TILE_DEVICE void fenceProducts(Registers&&... registers) {
   (pinned(registers), ...);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -86,6 +125,9 @@ TILE_DEVICE void waitProducts(Registers&... registers) {
   TILE_NAMES_32 ", " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TILE_NAMES_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define TILE_NAMES_40 TILE_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define TILE_NAMES_48 TILE_NAMES_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define TILE_FLOATS_8(d, i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define TILE_FLOATS_32(d, i) TILE_FLOATS_8(d, i), TILE_FLOATS_8(d, i + 8), TILE_FLOATS_8(d, i + 16), TILE_FLOATS_8(d, i + 24)
@@ -96,15 +138,27 @@ TILE_DEVICE void waitProducts(Registers&... registers) {
 /// the warpgroup, g = lane/4, t = lane%4: d[4j, 4j+1] = D[16w+g][8j+2t, +1], d[4j+2, 4j+3] = D[16w+g+8][8j+2t, +1].
 template <int N>
 TILE_DEVICE void multiplyAsync(float (&d)[N], Operand a, Operand b, bool accumulate) {
-  static_assert(N == 32 || N == 64);
-  if constexpr (N == 32) {
+  static_assert(N == 16 || N == 32 || N == 40 || N == 48 || N == 64);
+  if constexpr (N == 16) {
+    asm volatile(TILE_WGMMA("%18, 0; wgmma.mma_async.sync.aligned.m64n32k16", TILE_NAMES_16, "%16, %17, p, 1, 1, 0, 0")
+                 : TILE_FLOATS_8(d, 0), TILE_FLOATS_8(d, 8)
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
+  } else if constexpr (N == 32) {
     asm volatile(TILE_WGMMA("%34, 0; wgmma.mma_async.sync.aligned.m64n64k16", TILE_NAMES_32, "%32, %33, p, 1, 1, 0, 0")
                  : TILE_FLOATS_32(d, 0)
-                 : "l"(a.bits), "l"(b.bits), "r"(static_cast<int>(accumulate)));
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
+  } else if constexpr (N == 40) {
+    asm volatile(TILE_WGMMA("%42, 0; wgmma.mma_async.sync.aligned.m64n80k16", TILE_NAMES_40, "%40, %41, p, 1, 1, 0, 0")
+                 : TILE_FLOATS_32(d, 0), TILE_FLOATS_8(d, 32)
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
+  } else if constexpr (N == 48) {
+    asm volatile(TILE_WGMMA("%50, 0; wgmma.mma_async.sync.aligned.m64n96k16", TILE_NAMES_48, "%48, %49, p, 1, 1, 0, 0")
+                 : TILE_FLOATS_32(d, 0), TILE_FLOATS_8(d, 32), TILE_FLOATS_8(d, 40)
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   } else {
     asm volatile(TILE_WGMMA("%66, 0; wgmma.mma_async.sync.aligned.m64n128k16", TILE_NAMES_64, "%64, %65, p, 1, 1, 0, 0")
                  : TILE_FLOATS_32(d, 0), TILE_FLOATS_32(d, 32)
-                 : "l"(a.bits), "l"(b.bits), "r"(static_cast<int>(accumulate)));
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   }
 }
 /// Starts d += a·b: b MN-major in shared memory, 16 rows of 2·N columns. a[0] = A[16w+g][2t, +1], a[1] = A[16w+g+8][2t, +1],
@@ -115,15 +169,18 @@ TILE_DEVICE void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Oper
   if constexpr (N == 32) {
     asm volatile(TILE_WGMMA("%37, 0; wgmma.mma_async.sync.aligned.m64n64k16", TILE_NAMES_32, "{%32, %33, %34, %35}, %36, p, 1, 1, 1")
                  : TILE_FLOATS_32(d, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits), "r"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(1));
   } else {
     asm volatile(TILE_WGMMA("%69, 0; wgmma.mma_async.sync.aligned.m64n128k16", TILE_NAMES_64, "{%64, %65, %66, %67}, %68, p, 1, 1, 1")
                  : TILE_FLOATS_32(d, 0), TILE_FLOATS_32(d, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits), "r"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(1));
   }
 }
 
+#undef TILE_NAMES_16
 #undef TILE_NAMES_32
+#undef TILE_NAMES_40
+#undef TILE_NAMES_48
 #undef TILE_NAMES_64
 #undef TILE_FLOATS_8
 #undef TILE_FLOATS_32

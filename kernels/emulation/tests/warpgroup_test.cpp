@@ -150,7 +150,7 @@ TEST(Warpgroup, RefusesDescriptorsThatAreNotWhatTheKernelMeant) {
     });
   };
   EXPECT_NE(refusal([](tile::Operand x) { return x; }).find("nothing wrote"), std::string::npos);
-  EXPECT_NE(refusal([](tile::Operand x) { return tile::Operand{x.bits & ~(uint64_t{3} << 62)}; }).find("swizzle mode 0"), std::string::npos);
+  EXPECT_NE(refusal([](tile::Operand x) { return tile::Operand{x.low, x.high & ~(3u << 30)}; }).find("swizzle mode 0"), std::string::npos);
   EXPECT_NE(refusal([](tile::Operand x) { return x.from(64 * 3); }).find("no swizzle pattern begins"), std::string::npos);
   EXPECT_NE(refusal([](tile::Operand x) { return x.from(16 * 1024); }).find("outside the block"), std::string::npos);
 }
