@@ -52,6 +52,7 @@ inline uint32_t packBf16(float low, float high) {
 inline int renewed(int value) { return value; }
 inline int populationCount(uint32_t bits) { return std::popcount(bits); }
 inline int lowestBit(uint32_t bits) { return bits ? std::countr_zero(bits) : -1; }
+inline int highestBit(uint32_t bits) { return 31 - std::countl_zero(bits); }
 inline uint32_t setBit(uint32_t word, int bit) {
   return word | (1u << (planted(emulation::PlantedFault::SelectionBit) ? bit ^ 1 : bit));
 }
@@ -103,6 +104,17 @@ inline uint32_t ballot(bool predicate) {
     for (int i = 0; i < warpLanes; ++i) lane(i).bits = bits;
   });
   return mine.bits;
+}
+template <int Bits>
+uint32_t lanesAlike(uint32_t value) {
+  struct Slot {
+    uint32_t value, alike;
+  } mine{value & ((1u << Bits) - 1u), 0};
+  emulation::current().block->collective("a match", mine, [](const auto& lane) {
+    for (int i = 0; i < warpLanes; ++i)
+      for (int j = 0; j < warpLanes; ++j) lane(i).alike |= (lane(i).value == lane(j).value ? 1u : 0u) << j;
+  });
+  return mine.alike;
 }
 
 // Shared memory ----------------------------------------------------------------------------------------------------

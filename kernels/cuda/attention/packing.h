@@ -29,6 +29,8 @@ struct Cell {
 
 /// Set in an entry of Packing::order where the row attends to blocks of other chunks too.
 constexpr int32_t kSharedRow = 1 << 30;
+/// The same in Packing::ranks.
+constexpr uint32_t kSharedRank = kPatterns;
 
 /// Device memory. A list holds the rows of one head that select blocks of one chunk: list = head*chunks + chunk.
 struct Packing {
@@ -37,7 +39,8 @@ struct Packing {
   int32_t* places = nullptr;     ///< [lists, tokens] index of a shared row in the list, -1 = not there or not shared
   Cell* cells = nullptr;         ///< [lists*tiles] all lists' tiles one after the other
   int32_t* cellFirst = nullptr;  ///< [lists+1] first cell of each list
-  uint32_t* counts = nullptr;    ///< scratch [lists, kPatterns, sort blocks]
+  uint8_t* ranks = nullptr;      ///< scratch [lists, tokens] rank of what each row selects of the chunk, maybe with kSharedRank
+  uint32_t* counts = nullptr;    ///< scratch [lists, kPatterns, sort blocks] rows of each rank; for rank 0, which selects nothing, all others
   uint32_t* visitTotal = nullptr;  ///< [1] visits of all cells
 };
 

@@ -47,8 +47,8 @@ void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
 }
 
 Packing packingOf(const SelfAttentionScratch& layout, void* scratch) {
-  return {at<int32_t>(scratch, layout.order),     at<int32_t>(scratch, layout.ends),    at<int32_t>(scratch, layout.places),     at<Cell>(scratch, layout.cells),
-          at<int32_t>(scratch, layout.cellFirst), at<uint32_t>(scratch, layout.counts), at<uint32_t>(scratch, layout.visitTotal)};
+  return {at<int32_t>(scratch, layout.order),     at<int32_t>(scratch, layout.ends),  at<int32_t>(scratch, layout.places),  at<Cell>(scratch, layout.cells),
+          at<int32_t>(scratch, layout.cellFirst), at<uint8_t>(scratch, layout.ranks), at<uint32_t>(scratch, layout.counts), at<uint32_t>(scratch, layout.visitTotal)};
 }
 
 template <class T>
@@ -150,6 +150,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.places = layout.take(lists * tokens * 4);
     s.cells = layout.take(lists * tiles * sizeof(Cell));
     s.cellFirst = layout.take((lists + 1) * 4);
+    s.ranks = layout.take(lists * tokens);
     s.counts = layout.take(lists * kPatterns * static_cast<size_t>(sortBlocksOf(plan.tokens)) * 4);
     s.visitTotal = layout.take(4);
     s.nextCell = layout.take(heads * 4);

@@ -49,6 +49,8 @@ TILE_DEVICE int renewed(int value) {
 TILE_DEVICE int populationCount(uint32_t bits) { return __popc(bits); }
 /// Position of the lowest set bit, 0-based; -1 for 0.
 TILE_DEVICE int lowestBit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
+/// Position of the highest set bit, 0-based; -1 for 0.
+TILE_DEVICE int highestBit(uint32_t bits) { return 31 - __clz(static_cast<int>(bits)); }
 
 /// Sets bit `bit` of a word.
 TILE_DEVICE uint32_t setBit(uint32_t word, int bit) { return word | (1u << bit); }
@@ -72,6 +74,22 @@ TILE_DEVICE T shuffleUp(T value, int delta) {
   return __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(delta));
 }
 TILE_DEVICE uint32_t ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+/// The lanes whose `value` has the same lowest `Bits` bits as this lane's.
+template <int Bits>
+TILE_DEVICE uint32_t lanesAlike(uint32_t value) {
+  uint32_t alike = 0xffffffffu;
+  TILE_UNROLL
+  for (int bit = 0; bit < Bits; ++bit) {
+    uint32_t votes;  // as PTX, because of a ballot and a choice by its predicate the compiler makes seven instructions
+    asm volatile(
+        "{.reg .pred p; .reg .b32 b; and.b32 b, %1, %2; setp.ne.u32 p, b, 0;"
+        " vote.sync.ballot.b32 %0, p, 0xffffffff; @!p not.b32 %0, %0;}"
+        : "=r"(votes)
+        : "r"(value), "r"(1u << bit));
+    alike &= votes;
+  }
+  return alike;
+}
 
 // Shared memory ----------------------------------------------------------------------------------------------------
 
