@@ -89,14 +89,13 @@ size_t selectionScratchBytes(const PlanView& plan, int32_t heads, const Selectio
 }
 
 void select(tile::Stream stream, const SelectionJob& job) {
-  zeroWords(stream, job.selected, int64_t{job.heads} * job.plan.blocks);
   const bool everything = job.rule.semantics == Semantics::Exact && job.rule.mode == SelectionMode::Threshold && job.rule.tau >= 1;
+  if (!everything && job.rule.scope != SelectionScope::QueryHead) return selectGroups(stream, job);
+  zeroWords(stream, job.selected, int64_t{job.heads} * job.plan.blocks);
   if (everything) {
     tile::launch<SelectValid>(stream, {tile::divideUp(job.plan.tokens, SelectValid::threads), job.plan.words(), job.heads}, 0, {job.plan, job.selection, job.selected});
-  } else if (job.rule.scope == SelectionScope::QueryHead) {
-    selectPerQuery(stream, job);
   } else {
-    selectGroups(stream, job);
+    selectPerQuery(stream, job);
   }
 }
 

@@ -38,9 +38,9 @@ struct Rows {
   TILE_DEVICE int rowOf(int h, int c) const { return scope == SelectionScope::HeadGlobal ? c : scope == SelectionScope::Block ? h : c * heads + h; }
 };
 
-// The parts of `select`: each fills job.selection and adds to job.selected, which is zero before.
+// The parts of `select`: each fills job.selection and job.selected.
 void selectGroups(tile::Stream stream, const SelectionJob& job);
-void selectPerQuery(tile::Stream stream, const SelectionJob& job);
+void selectPerQuery(tile::Stream stream, const SelectionJob& job);  ///< adds to job.selected, which is zero before
 size_t groupScratchBytes(const PlanView& plan, int32_t heads, SelectionScope scope);
 
 }  // namespace vmoba::cuda

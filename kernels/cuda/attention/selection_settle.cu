@@ -7,7 +7,7 @@ namespace {
 // Finds the last entry taken among those between a group's bounds. One thread block per group.
 struct Settle {
   static constexpr const char* name = "selection settling";
-  static constexpr int threads = 512, blocksPerSM = 1, warps = threads / 32, mostBins = 2048, levels = 3;
+  static constexpr int threads = 512, blocksPerSM = 1, warps = threads / 32, inFlight = 4, mostBins = 2048, levels = 3;
   static constexpr int highsAt = mostBins * 4, countsAt = mostBins * 8, scratchAt = countsAt + mostBins * 4, resultAt = scratchAt + warps * 8;
   static constexpr int sharedBytes = resultAt + 5 * 8;
   using Arguments = GroupSearch;
@@ -20,11 +20,15 @@ struct Settle {
     const int thread = tile::threadIndex();
     if (state.stage == Stage::Listed) {
       const auto listed = static_cast<int>(state.listed);
-      for (int i0 = 0; i0 < listed; i0 += threads) {
-        tile::Words2 entry{};
-        const bool active = tile::within(i0 + thread, listed);
-        if (active) entry = x.list[int64_t{group} * kListed + i0 + thread];
-        visit(active, entry.word[0], entry.word[1]);
+      for (int i0 = thread; i0 - thread < listed; i0 += threads * inFlight) {
+        tile::Words2 entry[inFlight];
+        TILE_UNROLL
+        for (int i = 0; i < inFlight; ++i) {
+          entry[i] = {};
+          if (tile::within(i0 + i * threads, listed)) entry[i] = x.list[int64_t{group} * kListed + i0 + i * threads];
+        }
+        TILE_UNROLL
+        for (int i = 0; i < inFlight; ++i) visit(tile::within(i0 + i * threads, listed), entry[i].word[0], entry[i].word[1]);
       }
       return;
     }

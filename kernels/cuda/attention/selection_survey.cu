@@ -27,6 +27,7 @@ struct Sample {
       value[i] = candidate ? x.row(x.rows.head(group, row), block)[s] : notANumber();
     }
     for (int bin = thread; bin < kSurveyBins; bin += threads) x.counts[int64_t{group} * kSurveyBins + bin] = 0;
+    for (int i = group * threads + thread; i < x.rows.heads * x.plan.blocks; i += tile::gridExtent().x * threads) x.selected[i] = 0;
     float least = 3.4e38f, most = -3.4e38f;
     TILE_UNROLL
     for (int i = 0; i < perThread; ++i) {
