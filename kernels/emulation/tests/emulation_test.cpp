@@ -112,7 +112,7 @@ TEST(Emulation, ShufflesAndBallotsFollowTheManual) {
   onBlocks(1, 0, [] {
     const int lane = tile::laneIndex();
     if (tile::shuffle(lane, 7) != 7 || tile::shuffleXor(lane, 5) != (lane ^ 5) || tile::shuffleUp(lane, 3) != (lane < 3 ? lane : lane - 3) ||
-        tile::ballot(lane % 3 == 0) != 0x49249249u || tile::warpSum(lane) != 496)
+        tile::ballot(lane % 3 == 0) != 0x49249249u || tile::lanesAlike<2>(static_cast<uint32_t>(lane)) != 0x11111111u << lane % 4 || tile::warpSum(lane) != 496)
       throw std::runtime_error("wrong exchange");
   });
 }
