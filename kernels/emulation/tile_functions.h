@@ -42,6 +42,8 @@ inline float minimum(float a, float b) { return std::fmin(a, b); }
 inline float squareRoot(float value) { return std::sqrt(value); }
 inline double squareRoot(double value) { return std::sqrt(value); }
 inline float exponential(float value) { return std::exp(value); }
+inline float reciprocal(float value) { return 1 / value; }
+inline float logarithm2Quick(float value) { return std::log2(value); }
 inline float exponential2(float value) { return std::exp2(value); }
 inline float logarithm2(float value) { return std::log2(value); }
 inline float hyperbolicTangent(float value) { return std::tanh(value); }

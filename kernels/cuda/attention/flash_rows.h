@@ -46,11 +46,11 @@ TILE_DEVICE void finishRow(const FlashArguments& a, int head, int position, int 
   total += tile::shuffleXor(total, 1);
   total += tile::shuffleXor(total, 2);
   const bool present = target >= 0, shared = present && (target & kSharedRow) != 0;
-  const float inverse = 1 / total;
+  const float inverse = tile::reciprocal(total);
   const int64_t row = present ? target & ~kSharedRow : 0;
   if (present && pair == 0 && (shared || x.logSumExp)) {
     float* log = shared ? x.partials.logSumExp + row : x.logSumExp + int64_t{head} * x.queries + position;
-    *log = tile::fma(most, a.scale, tile::logarithm2(total));
+    *log = tile::fma(most, a.scale, tile::logarithm2Quick(total));
   }
   Bf16* to = shared ? x.partials.out + row * D : x.out + row * x.outStride + int64_t{head} * x.headDim;
   if (Whole || isWhole(x)) {

@@ -2,7 +2,7 @@
 // to. One warpgroup fetches: a warp has the copy engine bring keys and values into a ring of slots, two warps gather queries, a piece ahead.
 // Two other warpgroups of 64 query rows each consume them, in one unbroken line of tiles: while a warpgroup weighs the logits of one tile of
 // keys, the tensor cores multiply its previous weights with their values, also where the tile is the first of the next piece and the values
-// are the last of the piece before. The two take turns at starting products, so that one's weighing falls together with the other's products.
+// are the last of the piece before.
 // A block's last tile of keys has products of its own width, so that a block that does not fill its tiles wastes little.
 #include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
@@ -12,7 +12,8 @@
 namespace vmoba::cuda {
 namespace {
 
-/// `LastKeys`: width of a block's last tile of keys, a multiple of 16. `Whole`: results are rows of D channels, written 16 bytes at a time.
+/// `LastKeys`: width of a block's last tile of keys, a multiple of 16. `Whole`: results are rows of D channels, written 16 bytes at a time; others
+/// take so many registers that the line of tiles is broken to write them.
 template <int D, bool Sparse, int LastKeys, bool Whole>
 struct Hopper {
   static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
@@ -23,8 +24,7 @@ struct Hopper {
   static constexpr int chunks = D / 8, panels = D / 64;                 // 16-byte pieces of a row; 128-byte ones
   static constexpr int queryElements = kTileRows * D, slotElements = TileKeys * D;
   static constexpr int slotsAt = 2 * queryElements * 2, barriersAt = slotsAt + slots * slotElements * 2;
-  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 2, workKnown = queriesEmptied + 2, turns = workKnown + 2;
-  static constexpr int barriers = turns + 2;
+  static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 2, workKnown = queriesEmptied + 2, barriers = workKnown + 2;
   static constexpr int worksAt = barriersAt + barriers * 8, workWords = 4;          // of even and odd turns: index of the work, -1 = there is no more
   static constexpr int notesAt = worksAt + 2 * workWords * 4, noteWords = 8;        // one per slot
   static constexpr int targetsAt = notesAt + slots * noteWords * 4, targetTurns = 4, targetWords = kTileRows + 4;  // where each row's result goes; head, first row
@@ -69,7 +69,8 @@ struct Hopper {
     TILE_DEVICE bool end() const { return flags & endBit; }
     TILE_DEVICE bool last() const { return flags & lastBit; }
     TILE_DEVICE bool idle(int group) const { return flags & idleBit << group; }
-    TILE_DEVICE bool more(int group) const { return flags & moreBit << group; }
+    /// Whether products go on with the next tile.
+    TILE_DEVICE bool more(int group) const { return flags & moreBit << group && (Whole || !last()); }
     TILE_DEVICE int keys() const { return static_cast<int>(flags >> keysShift); }
   };
 
@@ -87,7 +88,6 @@ struct Hopper {
         tile::initPhase(phases, queriesFilled + i, kTileRows / groupRows);
         tile::initPhase(phases, queriesEmptied + i, consumers / 32);
         tile::initPhase(phases, workKnown + i, 1);
-        tile::initPhase(phases, turns + i, consumers / 32 / 2);
       }
     }
     tile::barrier();
@@ -288,13 +288,12 @@ struct Hopper {
     const FlashArguments& a;
     const int warp, group, lane;
     int turn = 0;       ///< of the piece of work whose tiles come
-    int turnParity;     ///< of its turns at starting products
     Place place;        ///< of the tile that comes: its keys
     Place values;       ///< of the values that are late
     Rows rows;
 
     TILE_DEVICE Consumer(const FlashArguments& arguments, int warpOfBlock)
-        : a(arguments), warp(warpOfBlock), group(warpOfBlock / 4), lane(tile::laneIndex()), turnParity(warpOfBlock / 4 == 0 ? 1 : 0) {}
+        : a(arguments), warp(warpOfBlock), group(warpOfBlock / 4), lane(tile::laneIndex()) {}
 
     TILE_DEVICE void wait(const Place& at) const { tile::waitPhase(barrierWindow(), filled + at.slot, at.parity); }
     /// For what the next products read. Not before the sums of weights are known: ptxas would put off the weighing until after the next wait for
@@ -307,34 +306,29 @@ struct Hopper {
     TILE_DEVICE void release(int slot) const {
       if (lane == 0) tile::arrivePhase(barrierWindow(), emptied + slot);
     }
-    // One turn per tile and warpgroup, the first warpgroup's before the second's.
-    TILE_DEVICE void takeTurn() {
-      tile::waitPhase(barrierWindow(), turns + group, turnParity);
-      turnParity ^= 1;
-    }
-    TILE_DEVICE void passTurn() const {
-      if (lane == 0) tile::arrivePhase(barrierWindow(), turns + 1 - group);
-    }
     TILE_DEVICE void waitQueries() const { tile::waitPhase(barrierWindow(), queriesFilled + turn % 2, turn / 2 % 2); }
     TILE_DEVICE void letGoOfQueries() const {
       if (lane == 0) tile::arrivePhase(barrierWindow(), queriesEmptied + turn % 2);
     }
 
-    /// What products read, known before the turn at starting them comes.
-    struct Operands {
-      tile::Operand query, key, value;
+    /// A tile of keys: what is told of it and what its products read, known before they are started.
+    struct Tile {
+      Note note;
+      bool first;                      ///< of a piece of work
+      tile::Operand query, key, value; ///< value: of the tile before
     };
-    TILE_DEVICE Operands operands() const {
-      return {tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)), tile::uniform(tile::operand(slotWindow(place.slot), 0)),
-              tile::uniform(tile::operand(slotWindow(values.slot), 0, TileKeys * 128))};
+    TILE_DEVICE Tile read(bool first) const {
+      return {Note::read(place.slot, warp), first, tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)), tile::uniform(tile::operand(slotWindow(place.slot), 0)),
+              tile::uniform(valueOperand())};
     }
+    TILE_DEVICE tile::Operand valueOperand() const { return tile::operand(slotWindow(values.slot), 0, TileKeys * 128); }
 
     template <int Keys>
-    TILE_DEVICE void startLogits(float (&logits)[Keys / 2], tile::Operand query, tile::Operand key) const {
+    TILE_DEVICE void startLogits(float (&logits)[Keys / 2], const Tile& tile) const {
       tile::fenceProducts(logits);
       TILE_UNROLL
       for (int step = 0; step < D / 16; ++step)
-        tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
+        tile::multiplyAsync(logits, tile.query.from(step / 4 * kTileRows * 64 + step % 4 * 16), tile.key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
       tile::commitProducts();
     }
 
@@ -355,7 +349,8 @@ struct Hopper {
     template <int Keys>
     TILE_DEVICE void weigh(float (&logits)[Keys / 2], const Note& note) {
       const int pair = lane % 4 * 2, firstRow = warp % 2 * 16 + lane / 4;
-      if (note.keys() < Keys)
+      constexpr bool ends = Keys == LastKeys;  // whether a block may end in it
+      if (ends && note.keys() < Keys)
         TILE_UNROLL
         for (int n = 0; n < Keys / 8; ++n)
           if (note.keys() < n * 8 + 8)
@@ -365,9 +360,13 @@ struct Hopper {
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
         const bool attends = tile::bitOf(note.rows, firstRow + half * 8);
-        float high = rows.most[half];
+        float highs[4];  // several, or each comparison waits for the one before
         TILE_UNROLL
-        for (int n = 0; n < Keys / 8; ++n) high = tile::maximum(high, tile::maximum(logits[n * 4 + half * 2], logits[n * 4 + half * 2 + 1]));
+        for (int i = 0; i < Keys / 4; ++i) {
+          const float logit = logits[i / 2 * 4 + half * 2 + i % 2];
+          highs[i % 4] = i < 4 ? logit : tile::maximum(highs[i % 4], logit);
+        }
+        float high = tile::maximum(tile::maximum(highs[0], highs[1]), tile::maximum(highs[2], highs[3]));
         high = tile::maximum(high, tile::shuffleXor(high, 1));
         high = tile::maximum(high, tile::shuffleXor(high, 2));
         high = attends ? raised(rows.most[half], high, a.scale) : rows.most[half];
@@ -408,77 +407,77 @@ struct Hopper {
       }
     }
 
-    /// The first of tiles in a row that rows of this warpgroup attend to.
-    template <int Keys>
-    TILE_DEVICE void firstTile(const Note& note) {
-      float logits[Keys / 2];
-      const Operands operand = operands();
-      takeTurn();
-      startLogits<Keys>(logits, operand.query, operand.key);
-      passTurn();
-      tile::waitProducts<0>(logits);
-      release(place.slot);
-      if (note.last()) letGoOfQueries();
-      weigh<Keys>(logits, note);
-      packWeights<Keys>(logits);
-      advance();
-      if (note.more(group)) waitForNext();
+    /// On to the next tile, if it is this warpgroup's too: it is read while products are in flight.
+    TILE_DEVICE Tile advance(const Tile& tile) {
+      place.advance();
+      values = place;
+      place.advance();
+      if (!tile.note.more(group)) return tile;
+      waitForNext();
+      if (tile.note.last()) {
+        ++turn;
+        waitQueries();
+      }
+      return read(tile.note.last());
     }
 
-    /// One more: its logits, and beside them the values of the tile before, `Late` keys wide. `first`: of a piece of work, while those were the
-    /// last of the one before.
-    template <int Keys, int Late>
-    TILE_DEVICE void nextTile(const Note& note, bool first) {
+    /// The first of tiles in a row that rows of this warpgroup attend to. Returns the next.
+    template <int Keys>
+    TILE_DEVICE Tile firstTile(const Tile& tile) {
       float logits[Keys / 2];
-      const Operands operand = operands();
-      takeTurn();
-      startLogits<Keys>(logits, operand.query, operand.key);
-      startOut<Late>(operand.value);
-      passTurn();
+      startLogits<Keys>(logits, tile);
+      tile::waitProducts<0>(logits);
+      release(place.slot);
+      if (tile.note.last()) letGoOfQueries();
+      weigh<Keys>(logits, tile.note);
+      packWeights<Keys>(logits);
+      return advance(tile);
+    }
+
+    /// One more: its logits, and beside them the values of the tile before, `Late` keys wide. Where it is the first of a piece of work, those
+    /// were the last of the one before.
+    template <int Keys, int Late>
+    TILE_DEVICE Tile nextTile(const Tile& tile) {
+      float logits[Keys / 2];
+      startLogits<Keys>(logits, tile);
+      startOut<Late>(tile.value);
       tile::waitProducts<1>(logits);
       release(place.slot);
-      if (note.last()) letGoOfQueries();
+      if (tile.note.last()) letGoOfQueries();
+      const int late = values.slot, ended = turn - 1;
       float most[2], total[2];
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
         most[half] = rows.most[half];
         total[half] = rows.total[half];
       }
-      if (first) rows.restart();
-      weigh<Keys>(logits, note);
-      if (first) rows.forget();
-      const int late = values.slot;
-      advance();
-      if (note.more(group)) waitForNext();
+      if (Whole && tile.first) rows.restart();
+      weigh<Keys>(logits, tile.note);
+      if (Whole && tile.first) rows.forget();
+      const Tile next = advance(tile);
       tile::waitProducts<0>(rows.out, logits);  // new weights take the registers of those just multiplied
       release(late);
       packWeights<Keys>(logits);
-      if (first) finish(turn - 1, most, total);
+      if (Whole && tile.first) finish(ended, most, total);
+      return next;
     }
 
     /// The values of the last tile.
     template <int Late>
     TILE_DEVICE void lastValues() {
       wait(values);
-      startOut<Late>(operands().value);
+      startOut<Late>(tile::uniform(valueOperand()));
       tile::waitProducts<0>(rows.out);
       release(values.slot);
-    }
-
-    TILE_DEVICE void advance() {
-      place.advance();
-      values = place;
-      place.advance();
     }
 
     TILE_DEVICE void passIdleTile(const Note& note) {
       tile::warpBarrier();  // all lanes have read the note
       release(place.slot);
-      advance();
-      wait(values);
-      release(values.slot);
-      takeTurn();
-      passTurn();
+      place.advance();
+      wait(place);
+      release(place.slot);
+      place.advance();
       if (note.last()) letGoOfQueries();
     }
 
@@ -491,31 +490,29 @@ struct Hopper {
         }
         // Nothing is late: before idle tiles pass nothing may be, or the ring would fill up behind it.
         wait(place);
-        Note note = Note::read(place.slot, warp);
-        if (note.idle(group)) {
-          passIdleTile(note);
+        Tile tile = read(between);
+        bool last = tile.note.last();
+        if (tile.note.idle(group)) {
+          passIdleTile(tile.note);
         } else {
-          bool lateEnd = note.end();
-          lateEnd ? firstTile<LastKeys>(note) : firstTile<TileKeys>(note);
-          while (note.more(group)) {
-            const bool first = note.last();
-            if (first) {
-              ++turn;
-              waitQueries();
-            }
-            note = Note::read(place.slot, warp);
+          bool more = tile.note.more(group), lateEnd = tile.note.end();
+          tile = lateEnd ? firstTile<LastKeys>(tile) : firstTile<TileKeys>(tile);
+          while (more) {
+            const bool end = tile.note.end();
+            last = tile.note.last();
+            more = tile.note.more(group);
             if (LastKeys == TileKeys) {
-              nextTile<TileKeys, TileKeys>(note, first);
-            } else if (note.end()) {
-              lateEnd ? nextTile<LastKeys, LastKeys>(note, first) : nextTile<LastKeys, TileKeys>(note, first);
+              tile = nextTile<TileKeys, TileKeys>(tile);
+            } else if (end) {
+              tile = lateEnd ? nextTile<LastKeys, LastKeys>(tile) : nextTile<LastKeys, TileKeys>(tile);
             } else {
-              lateEnd ? nextTile<TileKeys, LastKeys>(note, first) : nextTile<TileKeys, TileKeys>(note, first);
+              tile = lateEnd ? nextTile<TileKeys, LastKeys>(tile) : nextTile<TileKeys, TileKeys>(tile);
             }
-            lateEnd = note.end();
+            lateEnd = end;
           }
           lateEnd ? lastValues<LastKeys>() : lastValues<TileKeys>();
         }
-        between = note.last();
+        between = last;
         if (!between) continue;
         finish(turn, rows.most, rows.total);
         ++turn;
@@ -545,7 +542,7 @@ void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunch
 
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  if (!job.cells) return launch<D, false, kHopperKeys>(stream, job, between);
+  if (!job.cells) return D == 128 && isWhole(job) ? launch<128, false, kHopperKeys, true>(stream, job, between) : launch<D, false, kHopperKeys>(stream, job, between);
   const int last = job.lastKeys > 0 ? job.lastKeys : kHopperKeys;
   if (D == 128 && isWhole(job)) {
     if (last <= 32) return launch<128, true, 32, true>(stream, job, between);

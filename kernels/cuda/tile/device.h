@@ -35,6 +35,18 @@ TILE_DEVICE float exponential2(float value) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
   return result;
 }
+/// 1/value to 1 ulp.
+TILE_DEVICE float reciprocal(float value) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
+  return result;
+}
+/// log2(value) to 2^-22 or 2 ulp, whichever is more.
+TILE_DEVICE float logarithm2Quick(float value) {
+  float result;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
+  return result;
+}
 /// Two floats rounded to nearest even bf16, `low` in the lower half.
 TILE_DEVICE uint32_t packBf16(float low, float high) {
   uint32_t pair;
