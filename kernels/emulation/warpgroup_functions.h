@@ -52,10 +52,10 @@ void multiplyAsync(float (&d)[N], Operand a, Operand b, bool accumulate) {
   emulation::current().block->startProduct({d, {}}, {2 * N, false, false, accumulate, a.bits(), b.bits()});
 }
 template <int N>
-void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Operand b) {
+void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Operand b, bool accumulate = true) {
   emulation::Product::Lane lane{d, {a[0], a[1], a[2], a[3]}};
   if (planted(emulation::PlantedFault::SwapFragment)) std::swap(lane.a[1], lane.a[2]);
-  emulation::current().block->startProduct(lane, {2 * N, true, true, true, 0, b.bits()});
+  emulation::current().block->startProduct(lane, {2 * N, true, true, accumulate, 0, b.bits()});
 }
 
 }  // namespace vmoba::tile

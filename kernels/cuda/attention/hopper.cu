@@ -63,8 +63,10 @@ struct Hopper {
 
     static TILE_DEVICE Note read(int slot, int warp) {
       const auto note = noteWindow(slot);
-      return {tile::uniform(note.get(0)), note.get(1 + warp / 2)};
+      return {note.get(0), note.get(1 + warp / 2)};
     }
+    /// Known to be the same in all lanes.
+    TILE_DEVICE Note uniform() const { return {tile::uniform(flags), rows}; }
     /// Whether it is the last tile of a block of keys.
     TILE_DEVICE bool end() const { return flags & endBit; }
     TILE_DEVICE bool last() const { return flags & lastBit; }
@@ -262,24 +264,16 @@ struct Hopper {
     float most[2], total[2];
     float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
     bool rescale;                         ///< whether that is more than ones, in any row of the warp
+    bool empty;                           ///< nothing has been added to `out`, whatever it holds
     uint32_t weights[TileKeys / 16][4];
 
     TILE_DEVICE void begin() {
-      TILE_UNROLL
-      for (int i = 0; i < D / 2; ++i) out[i] = 0;
-      restart();
-    }
-    TILE_DEVICE void restart() {
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
         most[half] = -3.0e38f;
         total[half] = 0;
       }
-    }
-    /// `out` becomes zero when the next products are added: here its registers would need to be two sets, which there are not.
-    TILE_DEVICE void forget() {
-      keep[0] = keep[1] = 0;
-      rescale = true;
+      empty = true;
     }
   };
 
@@ -293,7 +287,10 @@ struct Hopper {
     Rows rows;
 
     TILE_DEVICE Consumer(const FlashArguments& arguments, int warpOfBlock)
-        : a(arguments), warp(warpOfBlock), group(warpOfBlock / 4), lane(tile::laneIndex()) {}
+        : a(arguments), warp(warpOfBlock), group(warpOfBlock / 4), lane(tile::laneIndex()) {
+      TILE_UNROLL
+      for (int i = 0; i < D / 2; ++i) rows.out[i] = 0;
+    }
 
     TILE_DEVICE void wait(const Place& at) const { tile::waitPhase(barrierWindow(), filled + at.slot, at.parity); }
     /// For what the next products read. Not before the sums of weights are known: ptxas would put off the weighing until after the next wait for
@@ -311,37 +308,37 @@ struct Hopper {
       if (lane == 0) tile::arrivePhase(barrierWindow(), queriesEmptied + turn % 2);
     }
 
-    /// A tile of keys: what is told of it and what its products read, known before they are started.
+    /// A tile of keys: what is told of it, and whether it is the first of a piece of work.
     struct Tile {
       Note note;
-      bool first;                      ///< of a piece of work
-      tile::Operand query, key, value; ///< value: of the tile before
+      bool first;
     };
-    TILE_DEVICE Tile read(bool first) const {
-      return {Note::read(place.slot, warp), first, tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)), tile::uniform(tile::operand(slotWindow(place.slot), 0)),
-              tile::uniform(valueOperand())};
-    }
-    TILE_DEVICE tile::Operand valueOperand() const { return tile::operand(slotWindow(values.slot), 0, TileKeys * 128); }
+    TILE_DEVICE Tile read(bool first) const { return {Note::read(place.slot, warp), first}; }
+
+    TILE_DEVICE tile::Operand queryOperand() const { return tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)); }
+    TILE_DEVICE tile::Operand keyOperand() const { return tile::uniform(tile::operand(slotWindow(place.slot), 0)); }
+    TILE_DEVICE tile::Operand valueOperand() const { return tile::uniform(tile::operand(slotWindow(values.slot), 0, TileKeys * 128)); }
 
     template <int Keys>
-    TILE_DEVICE void startLogits(float (&logits)[Keys / 2], const Tile& tile) const {
+    TILE_DEVICE void startLogits(float (&logits)[Keys / 2], tile::Operand query, tile::Operand key) const {
       tile::fenceProducts(logits);
       TILE_UNROLL
       for (int step = 0; step < D / 16; ++step)
-        tile::multiplyAsync(logits, tile.query.from(step / 4 * kTileRows * 64 + step % 4 * 16), tile.key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
+        tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * TileKeys * 64 + step % 4 * 16), step > 0);
       tile::commitProducts();
     }
 
     /// Adds the late weights' products.
     template <int Keys>
     TILE_DEVICE void startOut(tile::Operand value) {
-      if (rows.rescale)
+      if (rows.rescale && !rows.empty)
         TILE_UNROLL
         for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
       tile::fenceProducts(rows.out, tile::firstFragments<Keys / 16>(rows.weights));
       TILE_UNROLL
-      for (int step = 0; step < Keys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64));
+      for (int step = 0; step < Keys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64), step > 0 || !rows.empty);
       tile::commitProducts();
+      rows.empty = false;
     }
 
     /// Logits become weights relative to each row's reference, about its maximum; those of keys past the block's end, and all of a row
@@ -425,7 +422,7 @@ struct Hopper {
     template <int Keys>
     TILE_DEVICE Tile firstTile(const Tile& tile) {
       float logits[Keys / 2];
-      startLogits<Keys>(logits, tile);
+      startLogits<Keys>(logits, queryOperand(), keyOperand());
       tile::waitProducts<0>(logits);
       release(place.slot);
       if (tile.note.last()) letGoOfQueries();
@@ -439,8 +436,9 @@ struct Hopper {
     template <int Keys, int Late>
     TILE_DEVICE Tile nextTile(const Tile& tile) {
       float logits[Keys / 2];
-      startLogits<Keys>(logits, tile);
-      startOut<Late>(tile.value);
+      const tile::Operand query = queryOperand(), key = keyOperand(), value = valueOperand();
+      startLogits<Keys>(logits, query, key);
+      startOut<Late>(value);
       tile::waitProducts<1>(logits);
       release(place.slot);
       if (tile.note.last()) letGoOfQueries();
@@ -451,9 +449,8 @@ struct Hopper {
         most[half] = rows.most[half];
         total[half] = rows.total[half];
       }
-      if (Whole && tile.first) rows.restart();
+      if (Whole && tile.first) rows.begin();
       weigh<Keys>(logits, tile.note);
-      if (Whole && tile.first) rows.forget();
       const Tile next = advance(tile);
       tile::waitProducts<0>(rows.out, logits);  // new weights take the registers of those just multiplied
       release(late);
@@ -466,7 +463,7 @@ struct Hopper {
     template <int Late>
     TILE_DEVICE void lastValues() {
       wait(values);
-      startOut<Late>(tile::uniform(valueOperand()));
+      startOut<Late>(valueOperand());
       tile::waitProducts<0>(rows.out);
       release(values.slot);
     }
@@ -491,6 +488,7 @@ struct Hopper {
         // Nothing is late: before idle tiles pass nothing may be, or the ring would fill up behind it.
         wait(place);
         Tile tile = read(between);
+        tile.note = tile.note.uniform();
         bool last = tile.note.last();
         if (tile.note.idle(group)) {
           passIdleTile(tile.note);
@@ -498,6 +496,7 @@ struct Hopper {
           bool more = tile.note.more(group), lateEnd = tile.note.end();
           tile = lateEnd ? firstTile<LastKeys>(tile) : firstTile<TileKeys>(tile);
           while (more) {
+            tile.note = tile.note.uniform();
             const bool end = tile.note.end();
             last = tile.note.last();
             more = tile.note.more(group);

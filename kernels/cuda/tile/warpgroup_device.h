@@ -161,19 +161,19 @@ TILE_DEVICE void multiplyAsync(float (&d)[N], Operand a, Operand b, bool accumul
                  : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   }
 }
-/// Starts d += a·b: b MN-major in shared memory, 16 rows of 2·N columns. a[0] = A[16w+g][2t, +1], a[1] = A[16w+g+8][2t, +1],
+/// Starts d = a·b (+ d where `accumulate`): b MN-major in shared memory, 16 rows of 2·N columns. a[0] = A[16w+g][2t, +1], a[1] = A[16w+g+8][2t, +1],
 /// a[2] = A[16w+g][2t+8, +1], a[3] = A[16w+g+8][2t+8, +1].
 template <int N>
-TILE_DEVICE void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Operand b) {
+TILE_DEVICE void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Operand b, bool accumulate = true) {
   static_assert(N == 32 || N == 64);
   if constexpr (N == 32) {
     asm volatile(TILE_WGMMA("%37, 0; wgmma.mma_async.sync.aligned.m64n64k16", TILE_NAMES_32, "{%32, %33, %34, %35}, %36, p, 1, 1, 1")
                  : TILE_FLOATS_32(d, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   } else {
     asm volatile(TILE_WGMMA("%69, 0; wgmma.mma_async.sync.aligned.m64n128k16", TILE_NAMES_64, "{%64, %65, %66, %67}, %68, p, 1, 1, 1")
                  : TILE_FLOATS_32(d, 0), TILE_FLOATS_32(d, 32)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(1));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   }
 }
 
