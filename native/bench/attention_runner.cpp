@@ -75,7 +75,6 @@ class DeviceRunner final : public AttentionRunner {
     op_.ropeSin = backend.allocate(DType::F32, {tokens, inputs_.headDim / 2});
     op_.out = backend.allocate(inputs_.dtype, {tokens, inputs_.dim()});
     op_.heads = inputs_.heads;
-    op_.request = kMaps;
     backend.upload(op_.qkv, inputs_.rows.data());
     backend.upload(op_.ropeCos, inputs_.ropeCos.data());
     backend.upload(op_.ropeSin, inputs_.ropeSin.data());
@@ -88,6 +87,7 @@ class DeviceRunner final : public AttentionRunner {
     op.blocks = call.plan;
     op.rule = call.rule;
     op.probe = call.probe;
+    op.request.maps = call.described;
     op.statistics = &result.statistics;  // which also hold the device's own times
     backend_.selfAttention(op);
     backend_.synchronize();

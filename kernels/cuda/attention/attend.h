@@ -16,6 +16,13 @@ struct Partials {
   float* logSumExp = nullptr;        ///< [heads*chunks, tiles*kTileRows] base-2 logarithm of the softmax's denominator
 };
 
+/// In which order attendHopper takes cells.
+struct HopperTurns {
+  static constexpr int lastCells = 512;
+  uint32_t taken;            ///< so far, besides each thread block's first
+  int32_t last[lastCells];   ///< the last cells of a launch, those with most visits first, so that no thread block has much before it at the end
+};
+
 /// q [heads, queries, D], k and v [heads, keys, D], D = paddedDim. out: row `raster` of head h at out + raster*outStride + h*headDim.
 template <class T>
 struct AttendJob {
@@ -32,7 +39,7 @@ struct AttendJob {
   int32_t chunks = 0;
   int32_t lastKeys = 0;              ///< PlanView::lastKeys; 0 = unknown
   Partials<T> partials;
-  uint32_t* nextCell = nullptr;      ///< [heads] scratch, of attendHopper
+  HopperTurns* turns = nullptr;      ///< [1] scratch
   const int32_t* scatter = nullptr;  ///< [queries] raster row of each position, or null
   T* out = nullptr;
   int64_t outStride = 0;

@@ -6,7 +6,6 @@
 // A block's last tile of keys has products of its own width, so that a block that does not fill its tiles wastes little.
 #include "kernels/cuda/attention/flash_rows.h"
 #include "kernels/cuda/attention/key_tiles.h"
-#include "kernels/cuda/elements.h"
 #include "kernels/cuda/tile/warpgroup.h"
 
 namespace vmoba::cuda {
@@ -145,10 +144,11 @@ struct Hopper {
     const auto phases = barrierWindow();
     const int count = Work::count(x, a.of.firstHead, a.of.heads), firstCell = firstCellOf(a.of);
     const bool first = tile::laneIndex() == 0;
+    const int lastFrom = count < HopperTurns::lastCells ? 0 : count - HopperTurns::lastCells;
     int upcoming = tile::blockIndex().x;
     const auto ask = [&] {
       if constexpr (Sparse) {
-        if (first) upcoming = static_cast<int>(tile::atomicAdd(x.nextCell + a.of.firstHead, 1u)) + tile::gridExtent().x;
+        if (first) upcoming = static_cast<int>(tile::atomicAdd(&x.turns->taken, 1u)) + tile::gridExtent().x;
       } else {
         upcoming += tile::gridExtent().x;
       }
@@ -159,6 +159,7 @@ struct Hopper {
     const auto learn = [&](int ofTurn) {
       index = tile::shuffle(upcoming, 0);
       if (!tile::within(index, count)) index = -1;
+      if (Sparse && index >= lastFrom) index = x.turns->last[index - lastFrom];
       tile::waitPhase(phases, queriesFilled + ofTurn % 2, ofTurn / 2 % 2 ^ 1);  // those who gather queries are done with the turn that this replaces
       if (first) {
         workWindow(ofTurn).set(0, index);
@@ -522,6 +523,35 @@ struct Hopper {
   static TILE_DEVICE void consume(const FlashArguments& a, int warp) { Consumer(a, warp).run(); }
 };
 
+struct OrderLastCells {
+  static constexpr const char* name = "order the last cells";
+  static constexpr int threads = HopperTurns::lastCells, blocksPerSM = 1, warps = threads / 32, classes = kChunkBlocks;
+  static constexpr int sharedBytes = classes * warps * 4;
+  struct Arguments {
+    AttendJob<Bf16> job;
+    int32_t firstHead, heads;
+  };
+  static TILE_DEVICE void run(const Arguments& a) {
+    const AttendJob<Bf16>& x = a.job;
+    const int count = Work::count(x, a.firstHead, a.heads), from = count < threads ? 0 : count - threads, cell = from + tile::threadIndex();
+    const int kind = tile::within(cell, count) ? classes - x.cells[x.cellFirst[a.firstHead * x.chunks] + cell].visitCount : -1;
+    const auto counts = tile::sharedWindow<int32_t>(0, classes * warps);
+    uint32_t alike = 0;
+    TILE_UNROLL
+    for (int i = 0; i < classes; ++i) {
+      const uint32_t votes = tile::ballot(kind == i);
+      if (kind == i) alike = votes;
+      if (tile::laneIndex() == 0) counts.set(i * warps + tile::warpIndex(), tile::populationCount(votes));
+    }
+    tile::barrier();
+    if (tile::threadIndex() == 0) x.turns->taken = 0;
+    if (kind < 0) return;
+    int place = tile::populationCount(alike & ((1u << tile::laneIndex()) - 1u));
+    for (int i = 0; i < kind * warps + tile::warpIndex(); ++i) place += counts.get(i);
+    x.turns->last[place] = cell;
+  }
+};
+
 // About 0.1 s at a quarter of the H200's data sheet.
 constexpr double kFlopsPerLaunch = 2.5e13;
 
@@ -531,10 +561,10 @@ void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunch
   const int64_t rows = int64_t{job.heads} * job.keys;
   const auto boxes = [&](const Bf16* matrix, int keys) { return tile::rowBoxes(matrix, rows, D, keys); };
   typename Kernel::Arguments arguments{{}, boxes(job.k, Kernel::TileKeys), boxes(job.k, LastKeys), boxes(job.v, Kernel::TileKeys), boxes(job.v, LastKeys)};
-  if (Sparse) zeroWords(stream, job.nextCell, job.heads);
   byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
     const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (Sparse ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
     arguments.of = FlashArguments::of(job, head, heads);
+    if (Sparse) tile::launch<OrderLastCells>(stream, {1}, OrderLastCells::sharedBytes, {job, head, heads});
     tile::launch<Kernel>(stream, {blocks}, Kernel::sharedBytes, arguments);
   });
 }

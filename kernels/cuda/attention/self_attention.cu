@@ -76,7 +76,7 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
     attention.chunks = chunksOf(job.plan.blocks);
     attention.lastKeys = job.plan.lastKeys;
     attention.partials = {layout.partialHeads, at<T>(scratch, layout.partials), at<float>(scratch, layout.partialLogs)};
-    attention.nextCell = at<uint32_t>(scratch, layout.nextCell);
+    attention.turns = at<HopperTurns>(scratch, layout.turns);
   }
   if constexpr (std::is_same_v<T, Bf16>) {
     attendTensorCores(stream, attention, job.hopper, between);
@@ -153,7 +153,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.ranks = layout.take(lists * tokens);
     s.counts = layout.take(lists * kPatterns * static_cast<size_t>(sortBlocksOf(plan.tokens)) * 4);
     s.visitTotal = layout.take(4);
-    s.nextCell = layout.take(heads * 4);
+    s.turns = layout.take(sizeof(HopperTurns));
     const size_t perHead = chunks * listRows * (padded * elementBytes(job.dtype) + 4);
     s.partialHeads = static_cast<int32_t>(std::clamp<size_t>(job.partialBytes / perHead, 1, heads));
     const size_t partialRows = chunks > 1 ? static_cast<size_t>(s.partialHeads) * chunks * listRows : 0;  // of a single chunk no row is shared

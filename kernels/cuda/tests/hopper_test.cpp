@@ -154,7 +154,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
     cellFirst.push_back(int32_t(cells.size()));
   }
   DeviceBytes partials(size_t(chunks * queries * dim * 2)), logs(size_t(chunks * queries * 4));
-  uint32_t nextCell = 77;
+  cuda::HopperTurns turns{77, {}};
   const Stored q(randomFloats(queries * dim, 1), DType::BF16), k(randomFloats(size_t(keys * dim), 2), DType::BF16), v(randomFloats(size_t(keys * dim), 3), DType::BF16);
   DeviceBytes out(queries * dim * 2);
   cuda::AttendJob<Bf16> job;
@@ -172,7 +172,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   job.places = places.data();
   job.chunks = chunks;
   job.partials = {1, reinterpret_cast<Bf16*>(partials.data()), reinterpret_cast<float*>(logs.data())};
-  job.nextCell = &nextCell;
+  job.turns = &turns;
   job.out = reinterpret_cast<Bf16*>(out.data());
   job.outStride = dim;
   cuda::attendHopper({}, job);
