@@ -45,12 +45,12 @@ struct Hopper {
     }
   };
 
-  static TILE_DEVICE tile::Shared<Bf16> queryWindow(int turn) { return tile::sharedWindow<Bf16>(turn % 2 * queryElements * 2, queryElements); }
+  static TILE_DEVICE tile::Shared<Bf16> queryWindow(int turn) { return tile::sharedWindow<Bf16>((turn & 1) * queryElements * 2, queryElements); }
   static TILE_DEVICE tile::Shared<Bf16> slotWindow(int slot) { return tile::sharedWindow<Bf16>(slotsAt + slot * slotElements * 2, slotElements); }
   static TILE_DEVICE tile::Shared<uint64_t> barrierWindow() { return tile::sharedWindow<uint64_t>(barriersAt, barriers); }
-  static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + turn % 2 * workWords * 4, workWords); }
+  static TILE_DEVICE tile::Shared<int32_t> workWindow(int turn) { return tile::sharedWindow<int32_t>(worksAt + (turn & 1) * workWords * 4, workWords); }
   static TILE_DEVICE tile::Shared<uint32_t> noteWindow(int slot) { return tile::sharedWindow<uint32_t>(notesAt + slot * noteWords * 4, noteWords); }
-  static TILE_DEVICE tile::Shared<int32_t> targetWindow(int turn) { return tile::sharedWindow<int32_t>(targetsAt + turn % targetTurns * targetWords * 4, targetWords); }
+  static TILE_DEVICE tile::Shared<int32_t> targetWindow(int turn) { return tile::sharedWindow<int32_t>(targetsAt + (turn & (targetTurns - 1)) * targetWords * 4, targetWords); }
 
   /// What is told of a tile of keys.
   struct Note {
@@ -160,10 +160,10 @@ struct Hopper {
       index = tile::shuffle(upcoming, 0);
       if (!tile::within(index, count)) index = -1;
       if (Sparse && index >= lastFrom) index = x.turns->last[index - lastFrom];
-      tile::waitPhase(phases, queriesFilled + ofTurn % 2, ofTurn / 2 % 2 ^ 1);  // those who gather queries are done with the turn that this replaces
+      tile::waitPhase(phases, queriesFilled + (ofTurn & 1), (ofTurn >> 1 & 1) ^ 1);  // those who gather queries are done with the turn that this replaces
       if (first) {
         workWindow(ofTurn).set(0, index);
-        tile::arrivePhase(phases, workKnown + ofTurn % 2);
+        tile::arrivePhase(phases, workKnown + (ofTurn & 1));
       }
       return Piece::of(a.of, firstCell, index);
     };
@@ -213,7 +213,7 @@ struct Hopper {
     const auto phases = barrierWindow();
     const int lane = tile::laneIndex(), chunk = lane % chunks, firstCell = firstCellOf(a);
     for (int turn = 0;; ++turn) {
-      tile::waitPhase(phases, workKnown + turn % 2, turn / 2 % 2);
+      tile::waitPhase(phases, workKnown + (turn & 1), turn >> 1 & 1);
       const int index = workWindow(turn).get(0);
       Work work;
       int entry[2], target[2];
@@ -229,7 +229,7 @@ struct Hopper {
         TILE_UNROLL
         for (int half = 0; half < 2; ++half) target[half] = work.target(x, a.firstHead, group * groupRows + half * 32 + lane, entry[half]);
       }
-      tile::waitPhase(phases, queriesEmptied + turn % 2, turn / 2 % 2 ^ 1);
+      tile::waitPhase(phases, queriesEmptied + (turn & 1), (turn >> 1 & 1) ^ 1);
       const auto targets = targetWindow(turn);
       if (group == 0 && lane == 0) {
         targets.set(kTileRows, index < 0 ? -1 : work.head);
@@ -251,7 +251,7 @@ struct Hopper {
       tile::waitCopies<0>();
       tile::fenceAsyncProxy();
       tile::warpBarrier();
-      if (lane == 0) tile::arrivePhase(phases, queriesFilled + turn % 2);
+      if (lane == 0) tile::arrivePhase(phases, queriesFilled + (turn & 1));
       if (index < 0) return;
     }
   }
@@ -304,9 +304,9 @@ struct Hopper {
     TILE_DEVICE void release(int slot) const {
       if (lane == 0) tile::arrivePhase(barrierWindow(), emptied + slot);
     }
-    TILE_DEVICE void waitQueries() const { tile::waitPhase(barrierWindow(), queriesFilled + turn % 2, turn / 2 % 2); }
+    TILE_DEVICE void waitQueries() const { tile::waitPhase(barrierWindow(), queriesFilled + (turn & 1), turn >> 1 & 1); }
     TILE_DEVICE void letGoOfQueries() const {
-      if (lane == 0) tile::arrivePhase(barrierWindow(), queriesEmptied + turn % 2);
+      if (lane == 0) tile::arrivePhase(barrierWindow(), queriesEmptied + (turn & 1));
     }
 
     /// A tile of keys: what is told of it, and whether it is the first of a piece of work.
@@ -316,9 +316,9 @@ struct Hopper {
     };
     TILE_DEVICE Tile read(bool first) const { return {Note::read(place.slot, warp), first}; }
 
-    TILE_DEVICE tile::Operand queryOperand() const { return tile::uniform(tile::operand(queryWindow(turn), group * groupRows * 64)); }
-    TILE_DEVICE tile::Operand keyOperand() const { return tile::uniform(tile::operand(slotWindow(place.slot), 0)); }
-    TILE_DEVICE tile::Operand valueOperand() const { return tile::uniform(tile::operand(slotWindow(values.slot), 0, TileKeys * 128)); }
+    TILE_DEVICE tile::Operand queryOperand() const { return tile::uniform(tile::operand(queryWindow(0), group * groupRows * 64).from((turn & 1) * queryElements)); }
+    TILE_DEVICE tile::Operand keyOperand() const { return tile::uniform(tile::operand(slotWindow(0), 0).from(place.slot * slotElements)); }
+    TILE_DEVICE tile::Operand valueOperand() const { return tile::uniform(tile::operand(slotWindow(0), 0, TileKeys * 128).from(values.slot * slotElements)); }
 
     template <int Keys>
     TILE_DEVICE void startLogits(float (&logits)[Keys / 2], tile::Operand query, tile::Operand key) const {

@@ -19,7 +19,7 @@ struct Operand {
   uint32_t high = 1u << 30 | 8 * 128 / 16;  ///< 128-byte swizzle; from eight rows to the next eight
   /// As the instructions take it.
   TILE_DEVICE uint64_t bits() const { return uint64_t{high} << 32 | low; }
-  /// The same matrix from `elements` on: within a row by multiples of 16, or by multiples of 8 rows.
+  /// The same matrix from `elements` on, whatever lies between: within a row by multiples of 16, or by multiples of 8 rows.
   TILE_DEVICE Operand from(int elements) const { return {low + static_cast<uint32_t>(elements / 8), high}; }
 };
 
