@@ -10,7 +10,6 @@
 // The line runs on from visit to visit and drains at the end of the call.
 //
 // Easy to get wrong:
-// - tile loads and stores are opaque to the compiler: they clobber memory;
 // - values of a unit are added after later softmaxes have begun: what rescales the sums travels with the unit (`factor`);
 // - a rescaling reaches the row's weights already in memory and no other row (they fall by at least 2^kSlack: rounding them anew is harmless);
 // - products are added 32 at a time: chunks and spans are cut by the keys alone, or a row's bits would depend on its neighbours.
@@ -28,6 +27,7 @@
 namespace vmoba::cpu::amx {
 namespace {
 
+#include "kernels/cpu/amx-inl.h"
 #include "kernels/cpu/avx512bf16-inl.h"
 
 using V = Arithmetic;
@@ -40,76 +40,6 @@ constexpr int32_t kSpanStride = kSpan + kLanes;  ///< odd in cache lines, so tha
 constexpr int32_t kChunkStride = kChunk + 2 * kLanes;
 constexpr int32_t kPieceStride = kPanel + kLanes;
 constexpr float kSlack = 8;
-
-// The eight tile registers: sums of 2 x 2 tiles, two tiles of rows, two of keys or values. All are 16 rows of 64 bytes.
-constexpr int kSums = 0, kLeft = 4, kRight = 6;
-
-struct alignas(64) Configuration {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t columnBytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-constexpr Configuration kConfiguration;
-
-template <int T>
-inline void zeroTile() {
-  asm volatile("tilezero %%tmm%c0" ::"n"(T));
-}
-template <int T>
-inline void loadTile(const uint16_t* from, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride * 2), "n"(T) : "memory");
-}
-/// What is read once and would only drive the rest out of the first-level cache.
-template <int T>
-inline void streamTile(const uint16_t* from, int64_t stride) {
-  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride * 2), "n"(T) : "memory");
-}
-template <int T>
-inline void storeTile(float* to, int64_t stride) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride * 4), "n"(T) : "memory");
-}
-template <int Sum, int Left, int Right>
-inline void multiplyTiles() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"n"(Sum), "n"(Left), "n"(Right));
-}
-
-/// Sums of H x W tiles.
-template <int H, int W>
-inline void zeroSums() {
-  zeroTile<kSums>();
-  if constexpr (W > 1) zeroTile<kSums + 1>();
-  if constexpr (H > 1) zeroTile<kSums + 2>();
-  if constexpr (H > 1 && W > 1) zeroTile<kSums + 3>();
-}
-/// sums += left [16 H rows, 32]·right [32, 16 W]; `right` holds words of two elements, its second tile `rightOffset` elements on.
-template <int H, int W, bool kStream>
-inline void multiplySums(const uint16_t* left, int64_t leftStride, const uint16_t* right, int64_t rightOffset, int64_t rightStride) {
-  const auto loadRight = [&]<int T>(const uint16_t* from) { kStream ? streamTile<T>(from, rightStride) : loadTile<T>(from, rightStride); };
-  loadTile<kLeft>(left, leftStride);
-  loadRight.template operator()<kRight>(right);
-  multiplyTiles<kSums, kLeft, kRight>();
-  if constexpr (W > 1) {
-    loadRight.template operator()<kRight + 1>(right + rightOffset);
-    multiplyTiles<kSums + 1, kLeft, kRight + 1>();
-  }
-  if constexpr (H > 1) {
-    loadTile<kLeft + 1>(left + 16 * leftStride, leftStride);
-    multiplyTiles<kSums + 2, kLeft + 1, kRight>();
-    if constexpr (W > 1) multiplyTiles<kSums + 3, kLeft + 1, kRight + 1>();
-  }
-}
-template <int H, int W>
-inline void storeSums(float* to, int64_t stride) {
-  storeTile<kSums>(to, stride);
-  if constexpr (W > 1) storeTile<kSums + 1>(to + 16, stride);
-  if constexpr (H > 1) storeTile<kSums + 2>(to + 16 * stride, stride);
-  if constexpr (H > 1 && W > 1) storeTile<kSums + 3>(to + 16 * stride + 16, stride);
-}
-/// f<H, W>() with two tiles of rows or one, two tiles of columns or one.
-template <class F>
-inline void byShape(bool tall, bool wide, const F& f) {
-  tall ? wide ? f.template operator()<2, 2>() : f.template operator()<2, 1>() : wide ? f.template operator()<1, 2>() : f.template operator()<1, 1>();
-}
 
 /// Rows of one group against one chunk of a visit's keys.
 struct Unit {
@@ -248,7 +178,7 @@ class Line {
         const uint16_t* keys = unit.keyGroups + 2 * panel * group;
         zeroSums<H, W>();
         for (int32_t channel = 0; channel < job_.depth; channel += 32) {
-          multiplySums<H, W, true>(queries_ + channel, queryStride_, keys + int64_t{channel} * kLanes, group, 2 * kLanes);
+          multiplySums<H, W, kStreamRight>(queries_ + channel, queryStride_, keys + int64_t{channel} * kLanes, group, 2 * kLanes);
           interleave();
         }
         storeSums<H, W>(logits, kSpanStride);
@@ -326,7 +256,7 @@ class Line {
       zeroSums<H, W>();
       for (int32_t panel = 0; panel < panels; ++panel) {
         const uint16_t* values = unit.lastValues != nullptr && panel + 1 == panels ? unit.lastValues : unit.valueGroups + panel * panelValues;
-        multiplySums<H, W, true>(unit.weights + panel * kPanel, kChunkStride, values + int64_t{piece} * 2 * kPanel, 2 * kLanes, rowWords);
+        multiplySums<H, W, kStreamRight>(unit.weights + panel * kPanel, kChunkStride, values + int64_t{piece} * 2 * kPanel, 2 * kLanes, rowWords);
         interleave();
       }
       finishPiece();
@@ -419,7 +349,7 @@ class Gates {
     zeroSums<H, W>();
     for (int part = kParts - 1; part >= 0; --part)  // the least first
       for (int32_t channel = 0; channel < job_.depth; channel += 32)
-        multiplySums<H, W, false>(means_ + part * part_ + int64_t{block} * job_.depth + channel, job_.depth, queries_ + int64_t{channel} * kLanes, int64_t{kLanes} * job_.depth, 2 * kLanes);
+        multiplySums<H, W, kStreamNeither>(means_ + part * part_ + int64_t{block} * job_.depth + channel, job_.depth, queries_ + int64_t{channel} * kLanes, int64_t{kLanes} * job_.depth, 2 * kLanes);
     float* gate = job_.gate + block * job_.stride + at;
     const int32_t rows = std::min(job_.blocks - block, 16 * H);
     if (rows == 16 * H) return storeSums<H, W>(gate, job_.stride);
