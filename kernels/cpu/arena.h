@@ -20,7 +20,7 @@ class Arena {
     const size_t at = used_;
     used_ += (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     if (measuring_) return nullptr;
-    if (used_ > buffer_.size()) throw Error(ErrorCode::Internal, "attention was given too little scratch memory");
+    if (used_ > buffer_.size()) throw Error(ErrorCode::Internal, "a kernel was given too little scratch memory");
     return reinterpret_cast<T*>(buffer_.data() + at);
   }
   /// Bytes a buffer of any alignment must have.

@@ -11,10 +11,9 @@
 
 namespace vmoba::cpu {
 #if defined(VMOBA_AMX)
-namespace {
+namespace amx {
 
-/// Whether the processor has bf16 tiles and the system grants this process their registers.
-bool mayUseTiles() {
+bool available() {
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
@@ -22,7 +21,7 @@ bool mayUseTiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-}  // namespace
+}  // namespace amx
 #endif
 
 std::span<const TileKernel* const> tileKernels(DType dtype) {
@@ -34,7 +33,7 @@ std::span<const TileKernel* const> tileKernels(DType dtype) {
 #if defined(VMOBA_AMX)
       static const TileKernel amx{"amx-bf16", DType::BF16, avx512bf16::kernel.lanes, avx512bf16::kernel.step, amx::sumBytes, amx::scratchBytes, amx::visit,
                                   avx512bf16::kernel.finish, amx::gateScratchBytes, amx::gate};
-      if (mayUseTiles()) kernels.push_back(&amx);
+      if (amx::available()) kernels.push_back(&amx);
 #endif
       kernels.push_back(&avx512bf16::kernel);
     }

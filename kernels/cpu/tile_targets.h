@@ -15,6 +15,8 @@ extern const TileKernel kernel;
 #endif
 #if defined(VMOBA_AMX)
 namespace amx {
+/// Whether the processor has bf16 tiles and the system grants this process their registers.
+bool available();
 extern const int32_t sumBytes;
 void visit(const TileJob& job, std::span<const TileVisit> visits);
 int64_t scratchBytes(int32_t depth, int32_t valueWidth);

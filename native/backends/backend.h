@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "native/base/activation.h"
 #include "native/base/dtype.h"
 #include "native/weights/checkpoint.h"
 
@@ -86,7 +87,6 @@ class ConvWeight {
 };
 
 enum class Precision : uint8_t { F32, BF16 };
-enum class Activation : uint8_t { None, GeluTanh, GeluErf, Silu };
 
 /// Self-attention of one branch; q, k, v are column slices of one [S, 3*dim] tensor (fused projection).
 struct SelfAttentionOp {
