@@ -81,7 +81,9 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double layerWeights = (8 * dim * dim + 2 * dim * ffn) * act;
   const double allWeights = layerWeights * static_cast<double>(config.layers) + 1e6;
   const double oneBranchStream = tokens * dim * 4;
-  const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act;
+  const bool onCpu = request.device.empty() || request.device == "cpu";
+  const double products = onCpu ? static_cast<double>(threads) * 5e6 : 0;  // rows of x and sums of some outputs (kernels/cpu/product.cpp)
+  const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act + products;
   // One self-attention call: packed q, k, v and the selection. On the CPU, per thread the gates of a head and as much again to narrow
   // them down, and tile buffers; on a GPU the gates of all heads, what narrows them down, per chunk of six blocks the list of its rows and
   // their tiles' visits, and room for the partial results of some heads (kernels/cuda/attention: at most 512 MiB, at least one head's).
@@ -89,7 +91,6 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const AttentionPlan attending(request.policy, request.grid(config), config.layers, request.steps);
   for (const auto& use : attending.partitions()) mostBlocks = std::max(mostBlocks, static_cast<double>(use.blocks.blocks()));
   const double headRows = tokens * static_cast<double>(config.heads);
-  const bool onCpu = request.device.empty() || request.device == "cpu";
   const double heads = static_cast<double>(config.heads), chunks = std::ceil(mostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
   const double partials = tokens * chunks * listRow * std::clamp(536870912.0 / (tokens * chunks * listRow), 1.0, heads);
   const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * mostBlocks * 8)
@@ -103,7 +104,7 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   double largestTextLayer = 0;
   if (const WeightView* gate = textEncoder.find("blocks.0.ffn.gate.0.weight"))
     largestTextLayer = (static_cast<double>(gate->elements()) * 3 + 4 * textDim * textDim) * act * 2;
-  plan.encoding = static_cast<size_t>(largestTextLayer + 512 * textDim * 40);
+  plan.encoding = static_cast<size_t>(largestTextLayer + 512 * textDim * 40 + products);
 
   const auto sampling = [&](bool stream, bool sequential) {
     const double weights = stream ? 2.5 * layerWeights : allWeights;

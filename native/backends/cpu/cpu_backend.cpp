@@ -94,7 +94,7 @@ CpuBackend::CpuBackend(const BackendOptions& options)
     : precision_(options.precision),
       threads_(options.threads > 0 ? options.threads : defaultThreads()),
       pool_(std::make_shared<MemoryPool>(std::make_unique<Heap>(), options.memoryLimitBytes)),
-      products_(ProductLibrary::make(activationType())) {
+      products_(withMatrixUnit(ProductLibrary::make(activationType()))) {
   setThreadCount(threads_);
 }
 

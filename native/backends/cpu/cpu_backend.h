@@ -21,15 +21,25 @@ class ProductLibrary {
   /// `rows` is [outputs, inputs] in `type`; the library may repack it. bias [outputs] or empty.
   virtual std::shared_ptr<LinearWeight> packLinear(const std::byte* rows, DType type, int64_t outputs, int64_t inputs,
                                                    std::span<const float> bias) = 0;
-  virtual void linear(const std::byte* x, int64_t rows, const LinearWeight& weight, std::byte* out, DType outType, Activation activation) = 0;
+  virtual void linear(const std::byte* x, int64_t rows, const LinearWeight& weight, std::byte* out, DType outType, Activation activation,
+                      std::span<std::byte> scratch) = 0;
+  /// What `linear` needs of scratch.
+  virtual size_t scratchBytes(const LinearWeight& /*weight*/, int /*threads*/) const { return 0; }
   /// `values` is [out, in, kt, kh, kw] in `type`.
   virtual std::shared_ptr<ConvWeight> packConv(const std::byte* values, DType type, int64_t outputs, int64_t inputs,
                                                std::array<int64_t, 3> kernel, std::span<const float> bias) = 0;
   virtual void conv(const std::byte* x, const Shape& in, const ConvWeight& weight, const Backend::Conv& conv, std::byte* out,
                     const Shape& outShape) = 0;
+  /// About as many as take a tenth of a second.
+  virtual double flopsPerPiece() const { return 5e10; }
+  /// Whether the matrix unit (AMX) may be used.
+  virtual bool mayUseMatrixUnit() const { return false; }
   static std::unique_ptr<ProductLibrary> make(DType activationType);
   static const char* name();  ///< "oneDNN 2.6.3" or "portable"
 };
+
+/// `library`, but for products that the processor's matrix unit does by our own kernel.
+std::unique_ptr<ProductLibrary> withMatrixUnit(std::unique_ptr<ProductLibrary> library);
 
 class CpuBackend final : public Backend {
  public:

@@ -34,14 +34,16 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& weight, const Tenso
   const Timed timed(*this, seconds_.linears);
   const int64_t rows = x.elements() / weight.inputs;
   seconds_.linearFlops += 2.0 * static_cast<double>(rows) * static_cast<double>(weight.inputs) * static_cast<double>(weight.outputs);
-  // Pieces of at most ~50 GFLOP, so that a cancel is seen within a fraction of a second at any size.
+  // In pieces, so that a cancel is seen within a fraction of a second at any size.
   const double flopsPerRow = 2.0 * static_cast<double>(weight.inputs) * static_cast<double>(weight.outputs);
-  const int64_t most = std::max<int64_t>(256, static_cast<int64_t>(5e10 / flopsPerRow) / 256 * 256);
+  const int64_t most = std::max<int64_t>(256, static_cast<int64_t>(products_->flopsPerPiece() / flopsPerRow) / 256 * 256);
+  const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(products_->scratchBytes(weight, threads_))});
   for (int64_t from = 0; from < rows; from += most) {
     throwIfCancelled();
     const int64_t n = std::min(most, rows - from);
     products_->linear(x.address + static_cast<size_t>(from * weight.inputs) * elementBytes(x.dtype), n, weight,
-                      out.address + static_cast<size_t>(from * weight.outputs) * elementBytes(out.dtype), out.dtype, activation);
+                      out.address + static_cast<size_t>(from * weight.outputs) * elementBytes(out.dtype), out.dtype, activation,
+                      {scratch.address, scratch.bytes()});
     beat();
   }
 }

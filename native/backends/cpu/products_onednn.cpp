@@ -64,7 +64,8 @@ class OneDnnProducts final : public ProductLibrary {
     return weight;
   }
 
-  void linear(const std::byte* x, int64_t rows, const LinearWeight& generic, std::byte* out, DType outType, Activation activation) override {
+  void linear(const std::byte* x, int64_t rows, const LinearWeight& generic, std::byte* out, DType outType, Activation activation,
+              std::span<std::byte>) override {
     auto& weight = const_cast<OneDnnLinear&>(static_cast<const OneDnnLinear&>(generic));
     const Md source({rows, weight.inputs}, typeOf(type_), memory::format_tag::ab);
     const Md destination({rows, weight.outputs}, typeOf(outType), memory::format_tag::ab);
@@ -131,6 +132,8 @@ class OneDnnProducts final : public ProductLibrary {
     found->second.execute(stream_, arguments);
     stream_.wait();
   }
+
+  bool mayUseMatrixUnit() const override { return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_amx; }
 
  private:
   memory makeBias(const memory::dims& dims, memory::format_tag tag, std::span<const float> values) {

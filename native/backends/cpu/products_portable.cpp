@@ -56,7 +56,7 @@ class PortableProducts final : public ProductLibrary {
     return weight;
   }
 
-  void linear(const std::byte* x, int64_t rows, const LinearWeight& generic, std::byte* out, DType, Activation activation) override {
+  void linear(const std::byte* x, int64_t rows, const LinearWeight& generic, std::byte* out, DType, Activation activation, std::span<std::byte>) override {
     const auto& weight = static_cast<const PortableLinear&>(generic);
     const auto* in = reinterpret_cast<const float*>(x);
     auto* result = reinterpret_cast<float*>(out);
