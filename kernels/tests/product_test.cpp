@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,8 +55,13 @@ struct Operands {
     return out;
   }
   void multiplyInto(void* out, int64_t first, int64_t count, Activation activation, bool biased, DType type) const {
-    const LargeBuffer scratch(productScratchBytes(outputs, inputs, threadCount()));
-    multiplyMatrices({x.data() + first * inputs, count, inputs, outputs, packed.bytes().data(), biased ? bias.data() : nullptr, out, type, activation}, scratch.bytes());
+    constexpr size_t kBehind = 1 << 16;
+    const size_t bytes = productScratchBytes(outputs, inputs, threadCount());
+    const LargeBuffer scratch(bytes + kBehind);
+    const std::span<std::byte> behind = scratch.bytes().subspan(bytes);
+    std::fill(behind.begin(), behind.end(), std::byte{0xab});
+    multiplyMatrices({x.data() + first * inputs, count, inputs, outputs, packed.bytes().data(), biased ? bias.data() : nullptr, out, type, activation}, scratch.bytes().first(bytes));
+    EXPECT_TRUE(std::all_of(behind.begin(), behind.end(), [](std::byte b) { return b == std::byte{0xab}; }));
   }
   double sum(int64_t row, int64_t column) const {
     double total = 0;
@@ -95,6 +102,16 @@ TEST_F(ProductKernel, MultipliesAndActivates) {
           ASSERT_NEAR(static_cast<double>(toFloat(rounded[at])), plain, 1e-5 + std::abs(plain) / 250);
         }
     }
+}
+
+TEST_F(ProductKernel, KeepsTheSumsOfManyOutputsApart) {
+  const int threads = threadCount();
+  setThreadCount(1);  // or the outputs would be shared out anyway
+  const Operands operands(1000, 1568, 4128);
+  const std::vector<float> out = operands.multiply<float>(0, 1000, Activation::None, false);
+  for (int64_t row = 3; row < 1000; row += 166)
+    for (int64_t column = 0; column < 4128; column += 43) ASSERT_NEAR(static_cast<double>(out[static_cast<size_t>(row * 4128 + column)]), operands.sum(row, column), 1e-4);
+  setThreadCount(threads);
 }
 
 TEST_F(ProductKernel, GivesARowTheSameBitsInAnyCompanyAndOnAnyNumberOfThreads) {
