@@ -1,5 +1,5 @@
-// The CPU backend: products and convolutions by oneDNN where the build has it (portable loops otherwise), attention, norms
-// and element-wise work by our kernels, all on the calling thread's pool.
+// The CPU backend: products and convolutions by oneDNN where the build has it (portable loops otherwise), bf16 products on a matrix
+// unit, attention, norms and element-wise work by our kernels, all on the calling thread's pool.
 #pragma once
 #include <chrono>
 #include <memory>
@@ -14,7 +14,7 @@ std::unique_ptr<Backend> makeCpuBackend(const BackendOptions& options);
 /// True when this processor and build multiply bf16 at full speed.
 bool hasFastBf16();
 
-/// Matrix products and convolutions: oneDNN or the portable implementation, chosen at build time.
+/// Matrix products and convolutions: oneDNN or the portable implementation, chosen at build time; `withMatrixUnit` puts our own products before it.
 class ProductLibrary {
  public:
   virtual ~ProductLibrary() = default;
