@@ -31,6 +31,7 @@ struct AttendJob {
   const T* k = nullptr;
   const T* v = nullptr;
   int32_t keys = 0;
+  const uint32_t* norms = nullptr;   ///< [2, heads] bits of the largest squared norms of rows of q and of k; null = unknown
   const Cell* cells = nullptr;       ///< as in Packing, with what follows; null = every row attends to all keys
   const int32_t* cellFirst = nullptr;
   const int32_t* order = nullptr;

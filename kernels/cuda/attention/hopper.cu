@@ -12,8 +12,9 @@ namespace vmoba::cuda {
 namespace {
 
 /// `LastKeys`: width of a block's last tile of keys, a multiple of 16. `Whole`: results are rows of D channels, written 16 bytes at a time; others
-/// take so many registers that the line of tiles is broken to write them.
-template <int D, bool Sparse, int LastKeys, bool Whole>
+/// take so many registers that the line of tiles is broken to write them. `Bounded`: does its work only where areBounded is true, without seeking
+/// maxima or rescaling; the others only where it is false.
+template <int D, bool Sparse, int LastKeys, bool Whole, bool Bounded>
 struct Hopper {
   static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
   static constexpr bool warpgroups = true;
@@ -75,7 +76,21 @@ struct Hopper {
     TILE_DEVICE int keys() const { return static_cast<int>(flags >> keysShift); }
   };
 
+  /// Logits of at most so much, as powers of two, need no reference: neither weights nor their sums leave the range of floats.
+  static constexpr float mostExponent = 64;
+
+  /// Whether no logit can be larger: by the norms of queries and keys.
+  static TILE_DEVICE bool areBounded(const FlashArguments& a) {
+    const AttendJob<Bf16>& x = a.job;
+    if (!x.norms) return false;
+    bool bounded = true;
+    for (int head = a.firstHead + tile::laneIndex(); head < a.firstHead + a.heads; head += tile::warpLanes)
+      bounded = bounded && tile::floatOfBits(x.norms[head]) * tile::floatOfBits(x.norms[x.heads + head]) * a.scale * a.scale <= mostExponent * mostExponent;
+    return tile::ballot(!bounded) == 0;
+  }
+
   static TILE_DEVICE void run(const Arguments& a) {
+    if (areBounded(a.of) != Bounded) return;
     const int warp = static_cast<int>(tile::uniform(static_cast<uint32_t>(tile::warpIndex())));
     const auto phases = barrierWindow();
     if (tile::threadIndex() == 0) {
@@ -262,7 +277,7 @@ struct Hopper {
   /// 8n + 2·(lane % 4) + e.
   struct Rows {
     float out[D / 2];
-    float most[2], total[2];
+    float most[2], total[2];              ///< each row's reference, which weights are relative to, and its denominator
     float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
     bool rescale;                         ///< whether that is more than ones, in any row of the warp
     bool empty;                           ///< nothing has been added to `out`, whatever it holds
@@ -271,7 +286,7 @@ struct Hopper {
     TILE_DEVICE void begin() {
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
-        most[half] = -3.0e38f;
+        most[half] = Bounded ? 0.0f : -3.0e38f;
         total[half] = 0;
       }
       empty = true;
@@ -332,7 +347,7 @@ struct Hopper {
     /// Adds the late weights' products.
     template <int Keys>
     TILE_DEVICE void startOut(tile::Operand value) {
-      if (rows.rescale && !rows.empty)
+      if (!Bounded && rows.rescale && !rows.empty)
         TILE_UNROLL
         for (int i = 0; i < D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
       tile::fenceProducts(rows.out, tile::firstFragments<Keys / 16>(rows.weights));
@@ -342,7 +357,7 @@ struct Hopper {
       rows.empty = false;
     }
 
-    /// Logits become weights relative to each row's reference, about its maximum; those of keys past the block's end, and all of a row
+    /// Logits become weights relative to each row's reference, about its maximum or 1; those of keys past the block's end, and all of a row
     /// that does not attend to the block, become zero.
     template <int Keys>
     TILE_DEVICE void weigh(float (&logits)[Keys / 2], const Note& note) {
@@ -357,32 +372,44 @@ struct Hopper {
               if (!tile::within(n * 8 + pair + e % 2, note.keys())) logits[n * 4 + e] = -3.4e38f;
       TILE_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const bool attends = tile::bitOf(note.rows, firstRow + half * 8);
-        float highs[4];  // several, or each comparison waits for the one before
+        const bool attends = !Sparse || tile::bitOf(note.rows, firstRow + half * 8);
+        if (!Bounded) raise<Keys>(logits, half, attends);
+        const float shift = attends ? rows.most[half] * a.scale : 3.4e38f;
+        float sum = rows.total[half];
         TILE_UNROLL
-        for (int i = 0; i < Keys / 4; ++i) {
-          const float logit = logits[i / 2 * 4 + half * 2 + i % 2];
-          highs[i % 4] = i < 4 ? logit : tile::maximum(highs[i % 4], logit);
-        }
-        float high = tile::maximum(tile::maximum(highs[0], highs[1]), tile::maximum(highs[2], highs[3]));
-        high = tile::maximum(high, tile::shuffleXor(high, 1));
-        high = tile::maximum(high, tile::shuffleXor(high, 2));
-        high = attends ? raised(rows.most[half], high, a.scale) : rows.most[half];
-        rows.keep[half] = tile::exponential2((rows.most[half] - high) * a.scale);
-        rows.most[half] = high;
-        const float shift = attends ? high * a.scale : 3.4e38f;
-        float sum = rows.total[half] * rows.keep[half];
-        TILE_UNROLL
-        for (int n = 0; n < Keys / 8; ++n)
-          TILE_UNROLL
-          for (int e = 0; e < 2; ++e) {
-            float& logit = logits[n * 4 + half * 2 + e];
-            logit = tile::exponential2(tile::fma(logit, a.scale, -shift));
-            sum += logit;
+        for (int n = 0; n < Keys / 8; ++n) {
+          float &first = logits[n * 4 + half * 2], &second = logits[n * 4 + half * 2 + 1];
+          first = tile::exponential2(tile::fma(first, a.scale, -shift));
+          second = tile::exponential2(tile::fma(second, a.scale, -shift));
+          if (Bounded) {  // summed as they are multiplied, so that what rounding takes from large ones cancels; relative to a maximum those are about one
+            const uint32_t rounded = tile::packBf16(first, second);
+            first = tile::lowFloat(rounded);
+            second = tile::highFloat(rounded);
           }
+          sum += first;
+          sum += second;
+        }
         rows.total[half] = sum;
       }
-      rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
+      if (!Bounded) rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
+    }
+
+    /// A row's reference follows its maximum.
+    template <int Keys>
+    TILE_DEVICE void raise(const float (&logits)[Keys / 2], int half, bool attends) {
+      float highs[4];  // several, or each comparison waits for the one before
+      TILE_UNROLL
+      for (int i = 0; i < Keys / 4; ++i) {
+        const float logit = logits[i / 2 * 4 + half * 2 + i % 2];
+        highs[i % 4] = i < 4 ? logit : tile::maximum(highs[i % 4], logit);
+      }
+      float high = tile::maximum(tile::maximum(highs[0], highs[1]), tile::maximum(highs[2], highs[3]));
+      high = tile::maximum(high, tile::shuffleXor(high, 1));
+      high = tile::maximum(high, tile::shuffleXor(high, 2));
+      high = attends ? raised(rows.most[half], high, a.scale) : rows.most[half];
+      rows.keep[half] = tile::exponential2((rows.most[half] - high) * a.scale);
+      rows.most[half] = high;
+      rows.total[half] *= rows.keep[half];
     }
 
     /// The weights as the first operand of the products with the values.
@@ -557,15 +584,16 @@ constexpr double kFlopsPerLaunch = 2.5e13;
 
 template <int D, bool Sparse, int LastKeys, bool Whole = false>
 void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  using Kernel = Hopper<D, Sparse, LastKeys, Whole>;
-  const int64_t rows = int64_t{job.heads} * job.keys;
-  const auto boxes = [&](const Bf16* matrix, int keys) { return tile::rowBoxes(matrix, rows, D, keys); };
-  typename Kernel::Arguments arguments{{}, boxes(job.k, Kernel::TileKeys), boxes(job.k, LastKeys), boxes(job.v, Kernel::TileKeys), boxes(job.v, LastKeys)};
+  using Kernel = Hopper<D, Sparse, LastKeys, Whole, false>;
+  using Bounded = Hopper<D, Sparse, LastKeys, Whole, true>;
+  const auto boxes = [&](const Bf16* matrix, int keys) { return tile::rowBoxes(matrix, int64_t{job.heads} * job.keys, D, keys); };
+  const tile::RowBoxes keys = boxes(job.k, Kernel::TileKeys), lastKeys = boxes(job.k, LastKeys), values = boxes(job.v, Kernel::TileKeys), lastValues = boxes(job.v, LastKeys);
   byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
     const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (Sparse ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
-    arguments.of = FlashArguments::of(job, head, heads);
+    const FlashArguments arguments = FlashArguments::of(job, head, heads);
     if (Sparse) tile::launch<OrderLastCells>(stream, {1}, OrderLastCells::sharedBytes, {job, head, heads});
-    tile::launch<Kernel>(stream, {blocks}, Kernel::sharedBytes, arguments);
+    if (job.norms) tile::launch<Bounded>(stream, {blocks}, Bounded::sharedBytes, {arguments, keys, lastKeys, values, lastValues});
+    tile::launch<Kernel>(stream, {blocks}, Kernel::sharedBytes, {arguments, keys, lastKeys, values, lastValues});
   });
 }
 

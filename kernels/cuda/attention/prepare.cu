@@ -53,6 +53,8 @@ struct Prepare {
         sums.set(2 * i, 0.0);
         sums.set(2 * i + 1, 0.0);
       }
+    if (x.norms && segment == 0)
+      for (int head = thread; head < a.heads; head += threads) tile::atomicMax(x.norms + head, 0x7f800000u);
     bool finite = true;
     for (int group = first; group < end; group += rows) {
       const int mine = group + tile::warpIndex();
@@ -124,7 +126,7 @@ struct PrepareWide {
   static constexpr const char* name = "prepare, bf16";
   static constexpr int threads = Threads, blocksPerSM = 768 / Threads;
   static constexpr int rows = 4, warps = Threads / tile::warpLanes, lanesOfRow = tile::warpLanes / rows, channels = 8, mostFourths = 128 / channels;
-  static constexpr int offsetsAt = kSegmentTokens * 4, partialsAt = 2 * offsetsAt, rotationsAt = partialsAt + 2 * warps * rows * 4;
+  static constexpr int offsetsAt = kSegmentTokens * 4, partialsAt = 2 * offsetsAt, mostAt = partialsAt + 2 * warps * rows * 4, rotationsAt = mostAt + Threads * 4;
   static constexpr int weightsAt = rotationsAt + 2 * rows * 2 * mostFourths * 16;
   static_assert(Threads >= kSegmentTokens && Threads >= rows * 2 * mostFourths && rotationsAt % 16 == 0);
   static int sharedBytes(bool normed) { return weightsAt + (normed ? 2 * Threads * 16 : 0); }
@@ -164,6 +166,8 @@ struct PrepareWide {
       TILE_UNROLL
       for (int i = 0; i < 2; ++i) weights.set(i * Threads + piece, reinterpret_cast<const tile::Floats4*>(x.norm + column)[i]);
     float sums[channels] = {};
+    const auto most = tile::sharedWindow<float>(mostAt, Threads);  // squared norms so far; registers are scarce
+    if (x.norms) most.set(piece, 0.0f);
     tile::barrier();
 
     const auto fetch = [&](tile::Words4 (&to)[rows], int group) {
@@ -209,13 +213,14 @@ struct PrepareWide {
         suspicious = tile::ballot(!isFinite(sum)) != 0;
       }
       if (suspicious) finite = finite && areFinite(words);
+      float squares = 0, ofFirstRows = 0;
       TILE_UNROLL
       for (int r = 0; r < rows; ++r) {
         const float factorOfRow = Normed ? tile::shuffle(factor, r * lanesOfRow) : 1.0f;
         const int row = group * rows + r;
-        if (!mine || !tile::within(row, count)) continue;
+        const bool present = mine && tile::within(row, count);
         tile::Words4 result = words[r];
-        if (filled) {
+        if (present && filled) {
           tile::Floats4 weight[2], cosine, sine;
           if constexpr (Normed) {
             const int at = tile::renewed(piece);  // to be fetched again, not held
@@ -250,10 +255,26 @@ struct PrepareWide {
             }
           }
         }
-        out[row * piecesOfHead] = result;
+        if (present) out[row * piecesOfHead] = result;
+        if (!x.norms) continue;
+        // Pairs of rows as they come: few are held at a time.
+        const float squaresOfRow = present ? squaresOf(result) : 0;
+        if (r % 2 == 0) {
+          squares = squaresOfRow;
+        } else if (r == 1) {
+          ofFirstRows = halves(squares, squaresOfRow, piecesOfHead / 2);
+        } else {
+          const float norm = sumOver(halves(ofFirstRows, halves(squares, squaresOfRow, piecesOfHead / 2), piecesOfHead / 4), piecesOfHead / 8);
+          most.set(thread, tile::maximum(most.get(thread), norm));
+        }
       }
       TILE_UNROLL
       for (int r = 0; r < rows; ++r) words[r] = next[r];
+    }
+    if (x.norms) {
+      float norm = most.get(piece);
+      for (int mask = piecesOfHead / 2; mask > 0; mask /= 2) norm = tile::maximum(norm, tile::shuffleXor(norm, mask));
+      if (mine && fourth == 0) tile::atomicMax(x.norms + head, tile::bitsOfFloat(norm));
     }
     if (Summed && mine) {
       double* to = x.segmentSums + (int64_t{tile::blockIndex().y} * a.heads * piecesOfHead + piece) * channels;
@@ -270,31 +291,39 @@ struct PrepareWide {
     return (exponents & 0x80008000u) == 0;
   }
 
-  /// The sums of squares of the warp's part of each row, by halves: lane l gets that of row l / lanesOfRow.
+  static TILE_DEVICE float squaresOf(const tile::Words4& words) {
+    float sum = 0;
+    TILE_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const float u = tile::lowFloat(words.word[w]), v = tile::highFloat(words.word[w]);
+      sum = tile::fma(v, v, tile::fma(u, u, sum));
+    }
+    return sum;
+  }
+
+  /// The sums of squares of the warp's part of each row: lane l gets that of row l / lanesOfRow.
   static TILE_DEVICE float foldSquares(const tile::Words4 (&words)[rows]) {
     float sum[rows];
     TILE_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      sum[r] = 0;
-      TILE_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        const float u = tile::lowFloat(words[r].word[w]), v = tile::highFloat(words[r].word[w]);
-        sum[r] = tile::fma(v, v, tile::fma(u, u, sum[r]));
-      }
-    }
+    for (int r = 0; r < rows; ++r) sum[r] = squaresOf(words[r]);
     int mask = tile::warpLanes / 2;
     TILE_UNROLL
     for (int kept = rows / 2; kept > 0; kept /= 2, mask /= 2) {
-      const bool upper = (tile::laneIndex() & mask) != 0;
       TILE_UNROLL
-      for (int i = 0; i < kept; ++i) {
-        const float keeps = upper ? sum[i + kept] : sum[i], gives = upper ? sum[i] : sum[i + kept];
-        sum[i] = keeps + tile::shuffleXor(gives, mask);
-      }
+      for (int i = 0; i < kept; ++i) sum[i] = halves(sum[i], sum[i + kept], mask);
     }
+    return sumOver(sum[0], mask);
+  }
+  /// Of two sums over lanes that differ in `mask`: those without it get the first, the others the second.
+  static TILE_DEVICE float halves(float first, float second, int mask) {
+    const bool upper = (tile::laneIndex() & mask) != 0;
+    return (upper ? second : first) + tile::shuffleXor(upper ? first : second, mask);
+  }
+  /// Over lanes that differ in `mask` or lower bits.
+  static TILE_DEVICE float sumOver(float value, int mask) {
     TILE_UNROLL
-    for (; mask > 0; mask /= 2) sum[0] = sum[0] + tile::shuffleXor(sum[0], mask);
-    return sum[0];
+    for (; mask > 0; mask /= 2) value += tile::shuffleXor(value, mask);
+    return value;
   }
 };
 

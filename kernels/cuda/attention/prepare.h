@@ -16,6 +16,7 @@ struct Projection {
   const float* ropeSin = nullptr;
   T* out = nullptr;                   ///< [heads, rows, paddedDim] permuted order; columns from headDim on are zero
   double* segmentSums = nullptr;      ///< [segments, heads*paddedDim] sums over each segment's rows, or null: not wanted
+  uint32_t* norms = nullptr;          ///< [heads] raised to the bits of the largest squared norm of a row of `out`, to infinity's where nobody measures it; or null
 };
 
 template <class T>

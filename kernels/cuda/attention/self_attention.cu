@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention/self_attention.h"
+#include "kernels/cuda/elements.h"
 #include "native/base/error.h"
 
 #include <algorithm>
@@ -34,6 +35,12 @@ void routeAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch) {
   operands.part[1] = {static_cast<const T*>(job.k), job.rowStride, job.normK, job.ropeCos, job.ropeSin, at<T>(scratch, layout.k),
                       job.sparse ? at<double>(scratch, layout.segmentSums) : nullptr};
   operands.part[2] = {static_cast<const T*>(job.v), job.rowStride, nullptr, nullptr, nullptr, at<T>(scratch, layout.v), nullptr};
+  if (std::is_same_v<T, Bf16> && job.hopper) {
+    auto* norms = at<uint32_t>(scratch, layout.norms);
+    zeroWords(stream, norms, 2 * job.heads);
+    operands.part[0].norms = norms;
+    operands.part[1].norms = norms + job.heads;
+  }
   prepare(stream, operands);
   if (!job.sparse) return;
   auto* means = at<float>(scratch, layout.means);
@@ -79,6 +86,7 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
     attention.turns = at<HopperTurns>(scratch, layout.turns);
   }
   if constexpr (std::is_same_v<T, Bf16>) {
+    if (job.hopper) attention.norms = at<uint32_t>(scratch, layout.norms);
     attendTensorCores(stream, attention, job.hopper, between);
   } else {
     attendPlain(stream, attention, between);
@@ -137,6 +145,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
   s.q = layout.take(operand);
   s.k = layout.take(operand);
   s.v = layout.take(operand);
+  s.norms = layout.take(2 * heads * 4);
   if (job.sparse) {
     s.segmentSums = layout.take(static_cast<size_t>(plan.segments) * heads * padded * 8);
     s.means = layout.take(heads * blocks * padded * 4);

@@ -45,7 +45,7 @@ struct SelfAttentionScratch {
   size_t selected = 0;                    ///< u32 [heads, blocks]
   size_t map = 0;                         ///< u32 [blocks, blocks]
   size_t visitTotal = 0;                  ///< u32 [1]: visits of blocks by tiles
-  size_t order = 0, ends = 0, places = 0, cells = 0, cellFirst = 0, ranks = 0, counts = 0, turns = 0, search = 0;
+  size_t order = 0, ends = 0, places = 0, cells = 0, cellFirst = 0, ranks = 0, counts = 0, turns = 0, norms = 0, search = 0;
   size_t partials = 0, partialLogs = 0;   ///< of `partialHeads` heads at a time
   int32_t partialHeads = 0;
   size_t total = 0;

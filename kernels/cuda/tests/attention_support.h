@@ -112,6 +112,7 @@ struct SelfAttentionCase {
   SelectionRule rule;
   bool sparse = true, normed = true, attending = true, hopper = false;
   size_t partialBytes = size_t{512} << 20;
+  float normScale = 1;  ///< of the norms' weights
   emulation::Options options = {};
 };
 
@@ -128,7 +129,7 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   const auto tokens = static_cast<size_t>(c.grid.tokens()), dim = static_cast<size_t>(c.heads * c.headDim);
   result.plan = c.sparse ? planBlocks(c.grid, c.partition) : reference::wholeSequence(static_cast<int32_t>(tokens));
   const Stored input(qkv ? *qkv : randomFloats(tokens * 3 * dim, seed, 1.5f), c.type);
-  const std::vector<float> normQ = randomFloats(dim, seed + 1), normK = randomFloats(dim, seed + 2);
+  const std::vector<float> normQ = randomFloats(dim, seed + 1, c.normScale), normK = randomFloats(dim, seed + 2, c.normScale);
   std::vector<float> cosine, sine;
   for (const float angle : randomFloats(tokens * static_cast<size_t>(c.headDim) / 2, seed + 3)) {
     cosine.push_back(std::cos(angle));

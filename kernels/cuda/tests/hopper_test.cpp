@@ -37,6 +37,19 @@ TEST(Hopper, SparseErrsAtMostTwiceAsMuchAsPlainBf16) {
   }
 }
 
+TEST(Hopper, LogitsOfAnySizeAreWeighedRight) {
+  // Norms of 8 and of 16 times: logits within ±64 powers of two, where no maxima are sought, and far beyond.
+  for (const float scale : {0.3f, 1.4f, 2.5f, 6.0f})
+    for (const bool sparse : {false, true}) {
+      SelfAttentionCase c = hopperCase({5, 4, 8}, {PartitionKind::Temporal1D, 1.4, 1, 1, 1}, 2, 128, kTopFour);
+      c.sparse = sparse;
+      c.normScale = scale;
+      const SelfAttentionResult r = run(c);
+      const Errors errors = errorsOf(c, r);
+      EXPECT_LE(errors.kernel, errors.allowed) << scale << (sparse ? ", sparse" : ", dense");
+    }
+}
+
 TEST(Hopper, DenseAttendsToEverything) {
   for (const auto& [grid, headDim] : {std::pair{Grid{3, 5, 11}, 72}, std::pair{Grid{1, 1, 3}, 64}, std::pair{Grid{4, 8, 16}, 128}}) {
     SelfAttentionCase c = hopperCase(grid, {}, 1, headDim, {});
@@ -121,8 +134,9 @@ TEST(Hopper, ScattersAddsAndGivesTheDenominator) {
 }
 
 /// One tile of 128 rows over blocks of the given lengths, of which each group of 16 rows selects its own.
-double errorOfSelection(const std::vector<int>& lengths, const std::function<bool(int group, int block)>& selects) {
-  constexpr int queries = 128, dim = 64;
+/// `bounded`: with the norms of queries and keys.
+double errorOfSelection(const std::vector<int>& lengths, const std::function<bool(int group, int block)>& selects, int dim = 64, bool bounded = false) {
+  constexpr int queries = 128;
   std::vector<int32_t> start{0}, order(queries);
   for (const int length : lengths) start.push_back(start.back() + length);
   for (int row = 0; row < queries; ++row) order[size_t(row)] = queries - 1 - row;  // positions backwards
@@ -173,12 +187,15 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   job.chunks = chunks;
   job.partials = {1, reinterpret_cast<Bf16*>(partials.data()), reinterpret_cast<float*>(logs.data())};
   job.turns = &turns;
+  for (const int length : lengths) job.lastKeys = std::max(job.lastKeys, (length - 1) % cuda::kHopperKeys + 1);
+  const float norms[2] = {30.0f * static_cast<float>(dim) / 16, 30.0f * static_cast<float>(dim) / 16};  // more than any of these rows has
+  if (bounded) job.norms = reinterpret_cast<const uint32_t*>(norms);
   job.out = reinterpret_cast<Bf16*>(out.data());
   job.outStride = dim;
   cuda::attendHopper({}, job);
   std::vector<double> expected;
   for (int position = 0; position < queries; ++position) {
-    std::vector<double> sum(dim);
+    std::vector<double> sum(static_cast<size_t>(dim));
     double total = 0;
     for (size_t block = 0; block < lengths.size(); ++block) {
       if (!selects((queries - 1 - position) / 16, int(block))) continue;
@@ -187,7 +204,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
         for (int i = 0; i < dim; ++i) dot += static_cast<double>(q.f32[size_t(position * dim + i)]) * k.f32[size_t(key * dim + i)];
         const double weight = std::exp(dot / std::sqrt(static_cast<double>(dim)));
         total += weight;
-        for (size_t i = 0; i < dim; ++i) sum[i] += weight * v.f32[size_t(key * dim) + i];
+        for (int i = 0; i < dim; ++i) sum[size_t(i)] += weight * v.f32[size_t(key * dim + i)];
       }
     }
     for (const double value : sum) expected.push_back(value / total);
@@ -212,6 +229,18 @@ TEST(Hopper, AnyRowsMaySelectAnyRaggedBlocks) {
     const auto mask = static_cast<uint32_t>(random());
     EXPECT_LT(errorOfSelection(lengths, [mask](int group, int block) { return group == block || (mask * (2 * static_cast<uint32_t>(group * 9 + block) + 1)) >> 30 == 0; }), 3e-2) << round;
   }
+}
+
+TEST(Hopper, LastTilesOfAnyWidthCountTheirKeysAlone) {
+  // Each width of a block's last tile, just full and with a few keys, behind full tiles and alone.
+  std::mt19937 random(7);
+  for (const int last : {1, 31, 32, 33, 64, 65, 80, 81, 96, 97, 128})
+    for (const bool bounded : {false, true}) {
+      const std::vector<int> lengths{256 + last, last, 128 + std::max(1, last / 2), last};
+      const auto mask = static_cast<uint32_t>(random());
+      const auto selects = [mask](int group, int block) { return group % 4 == block || (mask * (2 * static_cast<uint32_t>(group * 4 + block) + 1)) >> 31 == 0; };
+      EXPECT_LT(errorOfSelection(lengths, selects, 128, bounded), 3e-2) << last << (bounded ? ", bounded" : "");
+    }
 }
 
 /// What the emulation says of a planted fault; where it notices nothing, whether the output is wrong.

@@ -32,6 +32,7 @@ struct Prepared {
   std::vector<float> means;
   double worst = 0;              ///< beyond the rounding to bf16, relative to the largest value
   uint32_t notFinite = 0;
+  std::vector<float> norms, expectedNorms;  ///< largest squared norm of a row of each head of `out`
   bool operator==(const Prepared& p) const {
     return std::memcmp(out.data(), p.out.data(), out.size() * 2) == 0 && std::memcmp(other.data(), p.other.data(), other.size() * 2) == 0 && sums == p.sums && means == p.means;
   }
@@ -64,6 +65,8 @@ Prepared prepared(const PrepareCase& c, float planted = 0) {
   job.part[0] = {from, static_cast<int64_t>(stride), nullptr, nullptr, nullptr, reinterpret_cast<Bf16*>(other.data()), nullptr};
   job.part[1] = {from, static_cast<int64_t>(stride), c.normed ? reinterpret_cast<const float*>(weights.data()) : nullptr, c.rotated ? reinterpret_cast<const float*>(cosine.data()) : nullptr,
                  c.rotated ? reinterpret_cast<const float*>(sine.data()) : nullptr, reinterpret_cast<Bf16*>(out.data()), reinterpret_cast<double*>(sums.data())};
+  r.norms.assign(heads, 0);
+  job.part[1].norms = reinterpret_cast<uint32_t*>(r.norms.data());
   const tile::Stream stream{const_cast<emulation::Options*>(&c.options)};
   cuda::prepare(stream, job);
   cuda::blockMeans(stream, view, reinterpret_cast<const double*>(sums.data()), c.heads, r.padded, reinterpret_cast<float*>(means.data()));
@@ -72,6 +75,15 @@ Prepared prepared(const PrepareCase& c, float planted = 0) {
   r.sums = sums.copy<double>(0, segments * heads * padded);
   r.means = means.copy<float>(0, heads * blocks * padded);
 
+  for (size_t h = 0; h < heads; ++h) {
+    double most = 0;
+    for (size_t p = 0; p < tokens; ++p) {
+      double squares = 0;
+      for (size_t i = 0; i < padded; ++i) squares += std::pow(static_cast<double>(toFloat(r.out[(h * tokens + p) * padded + i])), 2);
+      most = std::max(most, squares);
+    }
+    r.expectedNorms.push_back(static_cast<float>(most));
+  }
   std::vector<double> expected(r.sums.size()), magnitude(r.sums.size()), blockSums(r.means.size()), blockMagnitude(r.means.size());
   for (size_t segment = 0, block = 0; segment < segments; ++segment) {
     while (static_cast<int32_t>(segment) >= view.blockFirstSegment[block + 1]) ++block;
@@ -144,6 +156,17 @@ TEST(PrepareBf16, EqualsNormRotationAndMeansInDouble) {
     const Prepared r = prepared(c);
     EXPECT_LT(r.worst, 4e-6) << c;
     EXPECT_EQ(r.notFinite, 0u) << c;
+  }
+}
+
+TEST(PrepareBf16, MeasuresTheLargestNormOfEachHead) {
+  for (const PrepareCase& c : prepareCases()) {
+    const bool wide = c.headDim % 8 == 0 && c.strideExtra % 8 == 0 && c.sourceOffset % 8 == 0 && c.heads <= 40;
+    const Prepared r = prepared(c);
+    for (size_t h = 0; h < r.norms.size(); ++h) {
+      const float expected = wide ? r.expectedNorms[h] : std::numeric_limits<float>::infinity();
+      EXPECT_TRUE(r.norms[h] == expected || std::abs(r.norms[h] / expected - 1) < 1e-5f) << c << ", head " << h << ": " << r.norms[h] << " instead of " << expected;
+    }
   }
 }
 
