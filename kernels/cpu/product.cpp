@@ -28,7 +28,7 @@ struct Scratch {
 bool hasProduct([[maybe_unused]] int64_t inputs) {
 #if defined(VMOBA_AMX)
   static const bool available = amx::available();
-  return available && inputs % kStepInputs == 0;
+  return available && inputs > 0 && inputs % kStepInputs == 0;
 #else
   return false;
 #endif
@@ -56,6 +56,7 @@ size_t productScratchBytes(int64_t outputs, int64_t inputs, int threads) {
 
 void multiplyMatrices(const Product& job, std::span<std::byte> scratch) {
 #if defined(VMOBA_AMX)
+  if (job.rows == 0 || job.outputs == 0) return;
   Arena arena(scratch);
   std::vector<Scratch> scratches;
   for (int t = 0; t < threadCount(); ++t) scratches.emplace_back(arena, job.outputs, job.inputs);

@@ -23,11 +23,12 @@ using V = Arithmetic;
 using Vector = V::Vector;
 constexpr int64_t kLanes = V::kLanes, kRowsPerStep = 2;
 
-/// x / (1 + 2^exponent). Beyond the bounds the result no longer changes; within them nothing overflows, and nothing becomes a denormal, which is slow.
+/// x / (1 + 2^exponent); 0 beyond 2^100, however large x. Between the bounds nothing overflows, and nothing becomes a denormal, which is slow.
 inline Vector gated(Vector x, Vector exponent) {
-  const Vector denominator = V::add(V::set(1), V::exp2(_mm512_max_ps(_mm512_min_ps(exponent, V::set(100)), V::set(-100))));
+  const __mmask16 within = _mm512_cmp_ps_mask(exponent, V::set(100), _CMP_NGT_UQ);  // or not a number
+  const Vector denominator = V::add(V::set(1), V::exp2(_mm512_maskz_max_ps(within, exponent, V::set(-100))));
   const Vector reciprocal = _mm512_rcp14_ps(denominator);
-  return V::mul(x, V::mul(reciprocal, _mm512_fnmadd_ps(denominator, reciprocal, V::set(2))));
+  return _mm512_maskz_mul_ps(within, x, V::mul(reciprocal, _mm512_fnmadd_ps(denominator, reciprocal, V::set(2))));
 }
 
 constexpr float kLog2E = 1.44269504f;

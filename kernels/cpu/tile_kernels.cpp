@@ -10,11 +10,17 @@
 #include "native/base/error.h"
 
 namespace vmoba::cpu {
+#if defined(VMOBA_AVX512_BF16)
+bool avx512bf16::available() {
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
+#endif
 #if defined(VMOBA_AMX)
 namespace amx {
 
 bool available() {
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if (!avx512bf16::available()) return false;
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -29,7 +35,7 @@ std::span<const TileKernel* const> tileKernels(DType dtype) {
   static const std::vector<const TileKernel*> narrow = [] {
     std::vector<const TileKernel*> kernels;
 #if defined(VMOBA_AVX512_BF16)
-    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
+    if (avx512bf16::available()) {
 #if defined(VMOBA_AMX)
       static const TileKernel amx{"amx-bf16", DType::BF16, avx512bf16::kernel.lanes, avx512bf16::kernel.step, amx::sumBytes, amx::scratchBytes, amx::visit,
                                   avx512bf16::kernel.finish, amx::gateScratchBytes, amx::gate};

@@ -10,12 +10,14 @@ namespace vmoba::cpu {
 std::vector<const TileKernel*> highwayKernels();
 #if defined(VMOBA_AVX512_BF16)
 namespace avx512bf16 {
+/// Whether the processor has the vector instructions that these kernels, and those of amx, are compiled for.
+bool available();
 extern const TileKernel kernel;
 }
 #endif
 #if defined(VMOBA_AMX)
 namespace amx {
-/// Whether the processor has bf16 tiles and the system grants this process their registers.
+/// Whether the processor has that and bf16 tiles too, and the system grants this process their registers.
 bool available();
 extern const int32_t sumBytes;
 void visit(const TileJob& job, std::span<const TileVisit> visits);

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "native/base/large_memory.h"
@@ -138,6 +140,26 @@ TEST_F(ProductKernel, WritesALargeResultPastTheCachesToTheSameBits) {
     for (int64_t row = 0; row < 4160; row += 64) operands.multiplyInto(small.bytes().data() + static_cast<size_t>(row) * rowBytes, row, 64, Activation::None, true, type);
     EXPECT_TRUE(std::equal(large.bytes().begin(), large.bytes().end(), small.bytes().begin()));
   }
+}
+
+TEST_F(ProductKernel, ActivatesSumsOfAnySize) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> sums{-150, -1e30f, -3e38f, -kInfinity, std::nanf(""), 150, 1e30f, 3e38f, kInfinity};
+  Operands operands(2, 32, 9);
+  std::fill(operands.x.begin(), operands.x.end(), toBf16(0));
+  operands.bias = sums;
+  for (const Activation activation : {Activation::GeluTanh, Activation::Silu}) {
+    const std::vector<float> out = operands.multiply<float>(1, 1, activation);
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(out[i], 0) << sums[i];
+    EXPECT_TRUE(std::isnan(out[4]));
+    for (size_t i = 5; i < 9; ++i) EXPECT_EQ(out[i], sums[i]);
+  }
+}
+
+TEST_F(ProductKernel, DoesNothingForNoRowsOrNoOutputs) {
+  for (const auto& [rows, outputs] : {std::pair<int64_t, int64_t>{0, 40}, {5, 0}}) EXPECT_TRUE(Operands(rows, 32, outputs).multiply<float>(0, rows, Activation::None).empty());
+  EXPECT_FALSE(hasProduct(0));
+  EXPECT_FALSE(hasProduct(48));
 }
 
 TEST_F(ProductKernel, KeepsNotANumberVisible) {
