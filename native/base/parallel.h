@@ -2,12 +2,17 @@
 // one, so library calls and our kernels alternate on the same threads and never compete. The team belongs to
 // the calling thread, so all compute of a session runs on one engine thread (see native/addon).
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <thread>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 namespace vmoba {
+
+/// Threads for a request of `requested`, where 0 means all cores.
+inline int threadsFor(int requested) { return requested > 0 ? requested : std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 /// Threads a parallel loop started from this thread will use.
 inline int threadCount() {

@@ -2,8 +2,8 @@
 
 #include <filesystem>
 #include <map>
-#include <thread>
 
+#include "native/base/parallel.h"
 #include "native/engine/dit.h"
 #include "native/engine/loaded_model.h"
 #include "native/engine/session.h"
@@ -92,7 +92,7 @@ Json describeEngine() {
   }
   Json json;
   json.set("version", VMOBA_VERSION).set("build", buildId()).set("oneDnn", oneDnn ? Json(library) : Json());
-  return json.set("threads", static_cast<int64_t>(std::thread::hardware_concurrency())).set("devices", devices);
+  return json.set("threads", int64_t{threadsFor(0)}).set("devices", devices);
 }
 
 }  // namespace vmoba

@@ -24,7 +24,7 @@ DitConfig checkedConfig(const RenderRequest& request, const Checkpoint& dit) {
 
 MemoryPlan planFor(const RenderRequest& request, const ModelFiles& files) {
   const DeviceInfo device = describeDevice(request.device);
-  return planMemory(request, *files.dit, *files.vae, *files.textEncoder, choosePrecision(request), request.threads > 0 ? request.threads : 8,
+  return planMemory(request, *files.dit, *files.vae, *files.textEncoder, choosePrecision(request), threadsFor(request.threads),
                     request.memoryLimitBytes != 0 ? request.memoryLimitBytes : device.memoryBytes / 10 * 9);
 }
 

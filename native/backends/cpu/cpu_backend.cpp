@@ -5,7 +5,6 @@
 #include <cstring>
 #include <fstream>
 #include <new>
-#include <thread>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/rows/rows.h"
@@ -41,8 +40,6 @@ struct Heap final : MemorySource {
   const char* description() const override { return "the system"; }
 };
 
-int defaultThreads() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
-
 /// All weights stacked row by row, converted to `type`, in fresh memory.
 std::vector<std::byte> stack(std::span<const WeightView* const> views, DType type, int64_t rows, int64_t width) {
   std::vector<std::byte> stacked(static_cast<size_t>(rows * width) * elementBytes(type));
@@ -76,7 +73,7 @@ bool hasFastBf16() {
 DeviceInfo describeCpu() {
   DeviceInfo info;
   info.id = info.kind = "cpu";
-  info.name = processorName() + ", " + std::to_string(defaultThreads()) + " threads";
+  info.name = processorName() + ", " + std::to_string(threadsFor(0)) + " threads";
   info.memoryBytes = physicalMemoryBytes();
   info.instructionSet = std::string(instructionSet(hasFastBf16() ? DType::BF16 : DType::F32)) + ", " + ProductLibrary::name();
   info.precisions = {Precision::F32};
@@ -92,7 +89,7 @@ std::unique_ptr<Backend> makeCpuBackend(const BackendOptions& options) {
 
 CpuBackend::CpuBackend(const BackendOptions& options)
     : precision_(options.precision),
-      threads_(options.threads > 0 ? options.threads : defaultThreads()),
+      threads_(threadsFor(options.threads)),
       pool_(std::make_shared<MemoryPool>(std::make_unique<Heap>(), options.memoryLimitBytes)),
       products_(withMatrixUnit(ProductLibrary::make(activationType()))) {
   setThreadCount(threads_);

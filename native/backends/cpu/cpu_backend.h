@@ -31,8 +31,8 @@ class ProductLibrary {
   virtual void conv(const std::byte* x, const Shape& in, const ConvWeight& weight, const Backend::Conv& conv, std::byte* out,
                     const Shape& outShape) = 0;
   /// About as many as take a tenth of a second.
-  virtual double flopsPerPiece() const { return 5e10; }
-  /// Whether the matrix unit (AMX) may be used.
+  virtual double flopsPerPiece(const LinearWeight& /*weight*/) const { return 5e10; }
+  /// Whether activations are bf16 and the matrix unit (AMX) may be used.
   virtual bool mayUseMatrixUnit() const { return false; }
   static std::unique_ptr<ProductLibrary> make(DType activationType);
   static const char* name();  ///< "oneDNN 2.6.3" or "portable"

@@ -36,7 +36,7 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& weight, const Tenso
   seconds_.linearFlops += 2.0 * static_cast<double>(rows) * static_cast<double>(weight.inputs) * static_cast<double>(weight.outputs);
   // In pieces, so that a cancel is seen within a fraction of a second at any size.
   const double flopsPerRow = 2.0 * static_cast<double>(weight.inputs) * static_cast<double>(weight.outputs);
-  const int64_t most = std::max<int64_t>(256, static_cast<int64_t>(products_->flopsPerPiece() / flopsPerRow) / 256 * 256);
+  const int64_t most = std::max<int64_t>(256, static_cast<int64_t>(products_->flopsPerPiece(weight) / flopsPerRow) / 256 * 256);
   const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(products_->scratchBytes(weight, threads_))});
   for (int64_t from = 0; from < rows; from += most) {
     throwIfCancelled();

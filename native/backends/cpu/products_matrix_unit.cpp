@@ -29,7 +29,7 @@ class MatrixUnitProducts final : public ProductLibrary {
 
   void linear(const std::byte* x, int64_t rows, const LinearWeight& weight, std::byte* out, DType outType, Activation activation,
               std::span<std::byte> scratch) override {
-    const auto* own = dynamic_cast<const PackedLinear*>(&weight);
+    const PackedLinear* own = ours(weight);
     if (own == nullptr) return library_->linear(x, rows, weight, out, outType, activation, scratch);
     multiplyMatrices({reinterpret_cast<const Bf16*>(x), rows, own->inputs, own->outputs, own->packed.bytes().data(), own->bias.empty() ? nullptr : own->bias.data(),
                       out, outType, activation},
@@ -37,7 +37,7 @@ class MatrixUnitProducts final : public ProductLibrary {
   }
 
   size_t scratchBytes(const LinearWeight& weight, int threads) const override {
-    return dynamic_cast<const PackedLinear*>(&weight) != nullptr ? productScratchBytes(weight.outputs, weight.inputs, threads) : library_->scratchBytes(weight, threads);
+    return ours(weight) != nullptr ? productScratchBytes(weight.outputs, weight.inputs, threads) : library_->scratchBytes(weight, threads);
   }
 
   std::shared_ptr<ConvWeight> packConv(const std::byte* values, DType type, int64_t outputs, int64_t inputs, std::array<int64_t, 3> kernel,
@@ -48,9 +48,12 @@ class MatrixUnitProducts final : public ProductLibrary {
     library_->conv(x, in, weight, conv, out, outShape);
   }
 
-  double flopsPerPiece() const override { return 4e11; }
+  double flopsPerPiece(const LinearWeight& weight) const override { return ours(weight) != nullptr ? 4e11 : library_->flopsPerPiece(weight); }
 
  private:
+  /// Null where the library packed it.
+  static const PackedLinear* ours(const LinearWeight& weight) { return dynamic_cast<const PackedLinear*>(&weight); }
+
   std::unique_ptr<ProductLibrary> library_;
 };
 

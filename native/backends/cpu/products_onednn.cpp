@@ -133,7 +133,11 @@ class OneDnnProducts final : public ProductLibrary {
     stream_.wait();
   }
 
-  bool mayUseMatrixUnit() const override { return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_amx; }
+  bool mayUseMatrixUnit() const override {
+    // Sets of bits, not steps of a ladder.
+    const auto amx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx), effective = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    return type_ == DType::BF16 && (effective & amx) == amx;
+  }
 
  private:
   memory makeBias(const memory::dims& dims, memory::format_tag tag, std::span<const float> values) {

@@ -24,6 +24,13 @@ TEST_F(SessionOnCpu, GivesTheSameBitsOnOneThreadAndOnTwo) {
   }
 }
 
+TEST_F(SessionOnCpu, PlansMemoryForAsManyThreadsAsItWillUse) {
+  const auto memory = [&](int64_t threads) { return planRender(RenderRequest::parse(requestJson("cpu").set("threads", threads))).at("memory").dump(); };
+  const int64_t all = makeBackend("cpu", {})->threads();
+  EXPECT_EQ(memory(0), memory(all));
+  EXPECT_NE(memory(0), memory(all + 1));
+}
+
 TEST_F(SessionOnCpu, RunsShortSequencesDenseAndSaysWhy) {
   const Json policy = Json::parse(R"({"version":1,"name":"trained","mode":"threshold","scope":"head_global","tau":0.25,"minimumTokens":4000})");
   ModelCache models;
