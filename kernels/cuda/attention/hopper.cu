@@ -394,7 +394,7 @@ struct Hopper {
       if (!Bounded) rows.rescale = tile::ballot(rows.keep[0] != 1 || rows.keep[1] != 1) != 0;
     }
 
-    /// A row's reference follows its maximum.
+    /// A row's reference follows its maximum: closely where a row attends to few keys, whose largest weight then is exactly one.
     template <int Keys>
     TILE_DEVICE void raise(const float (&logits)[Keys / 2], int half, bool attends) {
       float highs[4];  // several, or each comparison waits for the one before
@@ -406,7 +406,7 @@ struct Hopper {
       float high = tile::maximum(tile::maximum(highs[0], highs[1]), tile::maximum(highs[2], highs[3]));
       high = tile::maximum(high, tile::shuffleXor(high, 1));
       high = tile::maximum(high, tile::shuffleXor(high, 2));
-      high = attends ? raised(rows.most[half], high, a.scale) : rows.most[half];
+      high = !attends ? rows.most[half] : Sparse ? tile::maximum(rows.most[half], high) : raised(rows.most[half], high, a.scale);
       rows.keep[half] = tile::exponential2((rows.most[half] - high) * a.scale);
       rows.most[half] = high;
       rows.total[half] *= rows.keep[half];
