@@ -125,7 +125,6 @@ class Block {
   void initPhase(uint32_t offset, int arrivals);
   void arrivePhase(uint32_t offset);
   void waitPhase(uint32_t offset, int parity);  ///< until the phase of this parity is complete
-  bool testPhase(uint32_t offset, int parity);  ///< whether it is
   /// Arrives; the phase then also waits for so many bytes of boxes.
   void expectBytes(uint32_t offset, int bytes);
   /// The copy engine's work for one thread: rows of 128 bytes (null: zeros), swizzled, from shared byte `to` on. They arrive when somebody waits.

@@ -153,13 +153,6 @@ void Block::waitPhase(uint32_t offset, int parity) {
   }
   join(current().known, phaseAt(offset).complete);
 }
-bool Block::testPhase(uint32_t offset, int parity) {
-  requireWarpgroups("an mbarrier");
-  settle(phaseAt(offset), true);
-  if (static_cast<int>(phaseAt(offset).number % 2) == parity) return false;
-  join(current().known, phaseAt(offset).complete);
-  return true;
-}
 
 // The copy engine ------------------------------------------------------------------------------------------------------
 

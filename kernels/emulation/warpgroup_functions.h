@@ -6,7 +6,6 @@ namespace vmoba::tile {
 inline void initPhase(Shared<uint64_t> barriers, int i, int arrivals) { emulation::current().block->initPhase(barriers.place(i), arrivals); }
 inline void arrivePhase(Shared<uint64_t> barriers, int i) { emulation::current().block->arrivePhase(barriers.place(i)); }
 inline void waitPhase(Shared<uint64_t> barriers, int i, int parity) { emulation::current().block->waitPhase(barriers.place(i), parity); }
-inline bool testPhase(Shared<uint64_t> barriers, int i, int parity) { return emulation::current().block->testPhase(barriers.place(i), parity); }
 inline void fenceAsyncProxy() { emulation::current().block->fenceAsyncProxy(); }
 
 inline void expectBytes(Shared<uint64_t> barriers, int i, int bytes) { emulation::current().block->expectBytes(barriers.place(i), bytes); }

@@ -49,6 +49,7 @@ struct Hopper {
         tile::initPhase(phases, Shape::queriesEmptied + i, Shape::consumers / 32);
         tile::initPhase(phases, Shape::workKnown + i, 1);
       }
+      tile::fenceAsyncProxy();  // the copy engine arrives at them
     }
     tile::barrier();
     if (warp >= Shape::consumers / 32) {
@@ -127,6 +128,7 @@ void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenL
 }  // namespace
 
 void attendHopper(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
+  if (job.queries <= 0 || job.keys <= 0) throw Error(ErrorCode::Internal, "attention needs queries and keys");
   if (job.paddedDim == 64) return launchWidth<64>(stream, job, between);
   if (job.paddedDim == 128) return launchWidth<128>(stream, job, between);
   throw Error(ErrorCode::Unsupported, "attention by wgmma takes heads padded to 64 or 128 channels");

@@ -232,10 +232,11 @@ struct HopperConsumer {
   }
 
   TILE_DEVICE void passIdleTile(const Note& note) {
-    tile::warpBarrier();  // all lanes have read the note
-    release(place.slot);
+    const int keys = place.slot;
     place.advance();
     wait(place);
+    tile::warpBarrier();  // all lanes have read the note, and none is left waiting for a phase that may be over twice
+    release(keys);
     release(place.slot);
     place.advance();
     if (note.last()) letGoOfQueries();

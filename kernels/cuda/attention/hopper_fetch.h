@@ -58,7 +58,8 @@ struct HopperFetch {
         upcoming += tile::gridExtent().x;
       }
     };
-    // What is asked for is known later, and what it is later still: nothing waits for memory, and no block has much before it at the end.
+    // What is asked for is known later, and what it is later still: except in pieces of few tiles nothing waits for memory, and no block has
+    // much before it at the end.
     constexpr int askBefore = 5, learnBefore = 4;
     int index = 0, turn = 0;
     const auto learn = [&](int ofTurn) {
@@ -90,7 +91,7 @@ struct HopperFetch {
           const uint32_t more = last ? (index < 0 ? 0 : 3 & ~tile::shuffle(next.idle(), 0)) : 3 & ~(end ? idleThen : idle);
           TILE_UNROLL
           for (int part = 0; part < 2; ++part) {
-            tile::waitPhase(phases, Shape::emptied + filling.slot, filling.parity ^ 1);
+            tile::waitPhase(phases, Shape::emptied + filling.slot, filling.parity ^ 1);  // all lanes, which meet again below: none falls back by two phases
             if (first) {
               if (part == 0) {
                 const auto note = Shape::noteWindow(filling.slot);

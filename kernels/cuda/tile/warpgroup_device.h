@@ -1,4 +1,4 @@
-// Hopper's tile operations as PTX for sm_90a (PTX ISA 8.0+). Included by warpgroup.h only.
+// Hopper's tile operations as PTX for sm_90a (PTX ISA 8.0+; the driver's entry points as CUDA 12.5 and later find them). Included by warpgroup.h only.
 #pragma once
 #include <cuda.h>
 
@@ -24,16 +24,6 @@ TILE_DEVICE void waitPhase(Shared<uint64_t> barriers, int i, int parity) {
                  : "=r"(complete)
                  : "r"(barriers.address(i)), "r"(parity)
                  : "memory");
-}
-
-/// Whether waitPhase would return at once; what it would then guarantee is so.
-TILE_DEVICE bool testPhase(Shared<uint64_t> barriers, int i, int parity) {
-  uint32_t complete;
-  asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-               : "=r"(complete)
-               : "r"(barriers.address(i)), "r"(parity)
-               : "memory");
-  return complete != 0;
 }
 
 /// Arrives; the phase then also waits for so many bytes of boxes.
