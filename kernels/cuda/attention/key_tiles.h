@@ -12,28 +12,18 @@ namespace vmoba::cuda {
 struct KeyTile {
   int first = 0, count = 0, second = 0, secondCount = 0;
   uint32_t rows = 0, secondRows = 0;
-  uint32_t anyRows = 0;  ///< zero where no row of the warps that walk together attends to the tile
   TILE_DEVICE int keys() const { return count + secondCount; }
   /// Position of the tile's key i.
   TILE_DEVICE int position(int i) const { return i < count ? first + i : second + i - count; }
   TILE_DEVICE bool attends(int row, int key) const {
     return tile::within(key, count) ? tile::bitOf(rows, row) : tile::within(key, keys()) && tile::bitOf(secondRows, row);
   }
-  /// Whether all of the rows `wanted` attend to all of `size` keys.
-  TILE_DEVICE bool full(int size, uint32_t wanted) const {
-    return keys() == size && (rows & wanted) == wanted && (secondCount == 0 || (secondRows & wanted) == wanted);
-  }
-  /// Keys [from, end) of a tile that a row attends to: its first run, the second, both or neither.
-  struct Run {
-    int from, end;
-    TILE_DEVICE bool has(int key) const { return key >= from && tile::within(key, end); }
-  };
-  TILE_DEVICE bool idle() const { return anyRows == 0; }
+  /// Whether no row attends to the tile.
+  TILE_DEVICE bool idle() const { return (rows | secondRows) == 0; }
 };
 
 /// Walks the keys of a piece of work; each lane of the warp keeps one visit, so that a step waits for no memory. All lanes step together.
-/// `Together`: neighbouring words of row masks whose warps are idle only together.
-template <int TileKeys, int Together = 1>
+template <int TileKeys>
 class KeyWalk {
  public:
   /// Over the visits of `cell`, or where that is null over `keys` keys. `warp`: whose word of row masks is wanted.
@@ -41,7 +31,7 @@ class KeyWalk {
     static_assert(kChunkBlocks <= tile::warpLanes);
     if (!cell) {
       length_ = keys;
-      rows_ = anyRows_ = 0xffffffffu;
+      rows_ = 0xffffffffu;
       return;
     }
     visits_ = cell->visitCount;
@@ -49,25 +39,21 @@ class KeyWalk {
     from_ = visit.from;
     length_ = visit.length;
     rows_ = visit.rows[warp];
-    if constexpr (Together > 1)
-      TILE_UNROLL
-      for (int word = 0; word < Together; ++word) anyRows_ |= visit.rows[warp / Together * Together + word];
   }
   /// The next tile; one without keys at the end.
   TILE_DEVICE KeyTile next() {
     KeyTile tile;
-    tile.count = take(TileKeys, tile.first, tile.rows, tile.anyRows);
-    if (tile.count < TileKeys) tile.secondCount = take(TileKeys - tile.count, tile.second, tile.secondRows, tile.anyRows);
+    tile.count = take(TileKeys, tile.first, tile.rows);
+    if (tile.count < TileKeys) tile.secondCount = take(TileKeys - tile.count, tile.second, tile.secondRows);
     return tile;
   }
 
  private:
-  TILE_DEVICE int take(int most, int& first, uint32_t& rows, uint32_t& anyRows) {
+  TILE_DEVICE int take(int most, int& first, uint32_t& rows) {
     if (at_ == visits_) return 0;
     const int left = tile::shuffle(length_, at_) - offset_, count = left < most ? left : most;
     first = tile::shuffle(from_, at_) + offset_;
     rows = tile::shuffle(rows_, at_);
-    anyRows |= Together > 1 ? tile::shuffle(anyRows_, at_) : rows;
     offset_ += count;
     if (count == left) {
       offset_ = 0;
@@ -77,7 +63,7 @@ class KeyWalk {
   }
 
   int from_ = 0, length_ = 0;  // this lane's visit
-  uint32_t rows_ = 0, anyRows_ = 0;
+  uint32_t rows_ = 0;
   int visits_ = 1, at_ = 0, offset_ = 0;
 };
 
