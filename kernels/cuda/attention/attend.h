@@ -38,6 +38,7 @@ struct AttendJob {
   const int32_t* ends = nullptr;
   const int32_t* places = nullptr;
   int32_t chunks = 0;
+  int32_t tileKeys = 0;              ///< PlanView::tileKeys, or kHopperKeys
   int32_t lastKeys = 0;              ///< PlanView::lastKeys; 0 = unknown
   Partials<T> partials;
   HopperTurns* turns = nullptr;      ///< [1] scratch

@@ -11,9 +11,9 @@ namespace vmoba::cuda {
 namespace {
 
 /// One that is Bounded does its work only where areBounded is true, the others only where it is false.
-template <int D, bool Sparse, int LastKeys, bool Whole, bool Bounded>
+template <int D, bool Sparse, int TileKeys, int LastKeys, bool Whole, bool Bounded>
 struct Hopper {
-  using Shape = HopperShape<D, Sparse, LastKeys, Whole, Bounded>;
+  using Shape = HopperShape<D, Sparse, TileKeys, LastKeys, Whole, Bounded>;
   using Arguments = typename Shape::Arguments;
   static constexpr const char* name = Sparse ? "block-sparse attention on Hopper" : "dense attention on Hopper";
   static constexpr bool warpgroups = true;
@@ -96,12 +96,14 @@ struct OrderLastCells {
 // About 0.1 s at a quarter of the H200's data sheet.
 constexpr double kFlopsPerLaunch = 2.5e13;
 
-template <int D, bool Sparse, int LastKeys, bool Whole = false>
+template <int D, bool Sparse, int TileKeys, int LastKeys, bool Whole = false>
 void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  using Kernel = Hopper<D, Sparse, LastKeys, Whole, false>;
-  using Bounded = Hopper<D, Sparse, LastKeys, Whole, true>;
+  using Kernel = Hopper<D, Sparse, TileKeys, LastKeys, Whole, false>;
+  using Bounded = Hopper<D, Sparse, TileKeys, LastKeys, Whole, true>;
+  using Shape = typename Kernel::Shape;
   const auto boxes = [&](const Bf16* matrix, int keys) { return tile::rowBoxes(matrix, int64_t{job.heads} * job.keys, D, keys); };
-  const tile::RowBoxes keys = boxes(job.k, kHopperKeys), lastKeys = boxes(job.k, LastKeys), values = boxes(job.v, kHopperKeys), lastValues = boxes(job.v, LastKeys);
+  const tile::RowBoxes keys = boxes(job.k, TileKeys), lastKeys = boxes(job.k, LastKeys), values = boxes(job.v, Shape::template valueRows<TileKeys>),
+                       lastValues = boxes(job.v, Shape::template valueRows<LastKeys>);
   byHeads(stream, job, kFlopsPerLaunch, between, [&](int head, int heads) {
     const int tiles = heads * tile::divideUp(job.queries, kTileRows) * (Sparse ? job.chunks : 1), blocks = std::min(tiles, tile::multiprocessors(stream));
     const FlashArguments arguments = FlashArguments::of(job, head, heads);
@@ -113,16 +115,20 @@ void launch(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunch
 
 template <int D>
 void launchWidth(tile::Stream stream, const AttendJob<Bf16>& job, const BetweenLaunches& between) {
-  if (!job.cells) return D == 128 && isWhole(job) ? launch<128, false, kHopperKeys, true>(stream, job, between) : launch<D, false, kHopperKeys>(stream, job, between);
-  const int last = job.lastKeys > 0 ? job.lastKeys : kHopperKeys;
+  constexpr int narrow = kHopperKeys, wide = kWideHopperKeys;
+  const bool sparse = job.cells != nullptr;
   if (D == 128 && isWhole(job)) {
-    if (last <= 32) return launch<128, true, 32, true>(stream, job, between);
-    if (last <= 64) return launch<128, true, 64, true>(stream, job, between);
-    if (last <= 80) return launch<128, true, 80, true>(stream, job, between);
-    if (last <= 96) return launch<128, true, 96, true>(stream, job, between);
-    return launch<128, true, kHopperKeys, true>(stream, job, between);
+    if (job.tileKeys == wide) return sparse ? launch<128, true, wide, wide, true>(stream, job, between) : launch<128, false, wide, wide, true>(stream, job, between);
+    if (!sparse) return launch<128, false, narrow, narrow, true>(stream, job, between);
+    switch (job.lastKeys > 0 ? hopperLastWidth(job.lastKeys) : narrow) {
+      case 32: return launch<128, true, narrow, 32, true>(stream, job, between);
+      case 64: return launch<128, true, narrow, 64, true>(stream, job, between);
+      case 80: return launch<128, true, narrow, 80, true>(stream, job, between);
+      case 96: return launch<128, true, narrow, 96, true>(stream, job, between);
+      default: return launch<128, true, narrow, narrow, true>(stream, job, between);
+    }
   }
-  launch<D, true, kHopperKeys>(stream, job, between);
+  sparse ? launch<D, true, narrow, narrow>(stream, job, between) : launch<D, false, narrow, narrow>(stream, job, between);
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ struct HopperRows {
   float keep[2];                        ///< what `out` has to be multiplied with before the next weights' products are added
   bool rescale;                         ///< whether that is more than ones, in any row of the warp
   bool empty;                           ///< nothing has been added to `out`, whatever it holds
-  uint32_t weights[Shape::TileKeys / 16][4];
+  uint32_t weights[Shape::slotRows / 16][4];
 
   TILE_DEVICE void begin() {
     TILE_UNROLL
@@ -68,14 +68,14 @@ struct HopperConsumer {
 
   TILE_DEVICE tile::Operand queryOperand() const { return tile::uniform(tile::operand(Shape::queryWindow(0), group * Shape::groupRows * 64).from((turn & 1) * Shape::queryElements)); }
   TILE_DEVICE tile::Operand keyOperand() const { return tile::uniform(tile::operand(Shape::slotWindow(0), 0).from(place.slot * Shape::slotElements)); }
-  TILE_DEVICE tile::Operand valueOperand() const { return tile::uniform(tile::operand(Shape::slotWindow(0), 0, Shape::TileKeys * 128).from(values.slot * Shape::slotElements)); }
+  TILE_DEVICE tile::Operand valueOperand() const { return tile::uniform(tile::operand(Shape::slotWindow(0), 0, Shape::slotRows * 128).from(values.slot * Shape::slotElements)); }
 
   template <int Keys>
   TILE_DEVICE void startLogits(float (&logits)[Keys / 2], tile::Operand query, tile::Operand key) const {
     tile::fenceProducts(logits);
     TILE_UNROLL
     for (int step = 0; step < Shape::D / 16; ++step)
-      tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * Shape::TileKeys * 64 + step % 4 * 16), step > 0);
+      tile::multiplyAsync(logits, query.from(step / 4 * kTileRows * 64 + step % 4 * 16), key.from(step / 4 * Shape::slotRows * 64 + step % 4 * 16), step > 0);
     tile::commitProducts();
   }
 
@@ -85,9 +85,10 @@ struct HopperConsumer {
     if (!Shape::Bounded && rows.rescale && !rows.empty)
       TILE_UNROLL
       for (int i = 0; i < Shape::D / 2; ++i) rows.out[i] *= rows.keep[i / 2 % 2];
-    tile::fenceProducts(rows.out, tile::firstFragments<Keys / 16>(rows.weights));
+    constexpr int steps = Shape::template valueRows<Keys> / 16;
+    tile::fenceProducts(rows.out, tile::firstFragments<steps>(rows.weights));
     TILE_UNROLL
-    for (int step = 0; step < Keys / 16; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64), step > 0 || !rows.empty);
+    for (int step = 0; step < steps; ++step) tile::multiplyAsyncByRows(rows.out, rows.weights[step], value.from(step * 16 * 64), step > 0 || !rows.empty);
     tile::commitProducts();
     rows.empty = false;
   }
@@ -151,9 +152,7 @@ struct HopperConsumer {
   template <int Keys>
   TILE_DEVICE void packWeights(const float (&logits)[Keys / 2]) {
     TILE_UNROLL
-    for (int step = 0; step < Keys / 16; ++step)
-      TILE_UNROLL
-      for (int j = 0; j < 4; ++j) rows.weights[step][j] = tile::packBf16(logits[step * 8 + j * 2], logits[step * 8 + j * 2 + 1]);
+    for (int i = 0; i < Shape::template valueRows<Keys> / 4; ++i) rows.weights[i / 4][i % 4] = i < Keys / 4 ? tile::packBf16(logits[i * 2], logits[i * 2 + 1]) : 0u;
   }
 
   /// Writes what the piece of work of turn `ended` comes to.

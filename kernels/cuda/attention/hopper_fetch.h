@@ -100,10 +100,11 @@ struct HopperFetch {
                 TILE_UNROLL
                 for (int word = 0; word < kTileWarps; ++word) note.set(1 + word, rows[word]);
               }
-              tile::expectBytes(phases, Shape::filled + filling.slot, (end ? Shape::LastKeys : Shape::TileKeys) * Shape::D * 2);
+              constexpr int whole[2] = {Shape::TileKeys, Shape::template valueRows<Shape::TileKeys>}, ending[2] = {Shape::LastKeys, Shape::template valueRows<Shape::LastKeys>};
+              tile::expectBytes(phases, Shape::filled + filling.slot, (end ? ending[part] : whole[part]) * Shape::D * 2);
               const tile::RowBoxes& boxes = part == 0 ? (end ? a.lastKeys : a.keys) : end ? a.lastValues : a.values;
               TILE_UNROLL
-              for (int panel = 0; panel < Shape::panels; ++panel) tile::fetchBox(Shape::slotWindow(filling.slot), panel * Shape::TileKeys * 64, boxes, panel, from + done, phases, Shape::filled + filling.slot);
+              for (int panel = 0; panel < Shape::panels; ++panel) tile::fetchBox(Shape::slotWindow(filling.slot), panel * Shape::slotRows * 64, boxes, panel, from + done, phases, Shape::filled + filling.slot);
             }
             tile::warpBarrier();
             filling.advance();

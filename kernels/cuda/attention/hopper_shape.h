@@ -6,17 +6,18 @@
 
 namespace vmoba::cuda {
 
-/// What the warps of attendHopper agree on. D: padded channels. LastKeys: width of a block's last tile of keys, a multiple of 16. Whole: results
+/// What the warps of attendHopper agree on. D: padded channels. TileKeys: width of a tile of keys; LastKeys: of a block's last one. Whole: results
 /// are rows of D channels, written 16 bytes at a time; others take so many registers that the line of tiles is broken to write them. Bounded:
 /// no logit is large, so that no maxima are sought and nothing is rescaled.
-template <int Width, bool OverCells, int WidthOfLast, bool WholeRows, bool BoundedLogits>
+template <int Width, bool OverCells, int WidthOfTile, int WidthOfLast, bool WholeRows, bool BoundedLogits>
 struct HopperShape {
-  static constexpr int D = Width, LastKeys = WidthOfLast;
+  static constexpr int D = Width, TileKeys = WidthOfTile, LastKeys = WidthOfLast;
   static constexpr bool Sparse = OverCells, Whole = WholeRows, Bounded = BoundedLogits;
   static constexpr int groupRows = 64, consumers = kTileRows / groupRows * 128, producers = 128, threads = consumers + producers;
-  static constexpr int TileKeys = kHopperKeys, slots = 5;               // keys and values by turns
+  static constexpr int slotRows = (TileKeys + 15) / 16 * 16;            // values come by sixteen rows: weights past a tile's keys are zero
+  static constexpr int slots = TileKeys > 128 ? 4 : 5;                  // keys and values by turns
   static constexpr int chunks = D / 8, panels = D / 64;                 // 16-byte pieces of a row; 128-byte ones
-  static constexpr int queryElements = kTileRows * D, slotElements = TileKeys * D;
+  static constexpr int queryElements = kTileRows * D, slotElements = slotRows * D;
   static constexpr int slotsAt = 2 * queryElements * 2, barriersAt = slotsAt + slots * slotElements * 2;
   static constexpr int filled = 0, emptied = slots, queriesFilled = 2 * slots, queriesEmptied = queriesFilled + 2, workKnown = queriesEmptied + 2, barriers = workKnown + 2;
   static constexpr int worksAt = barriersAt + barriers * 8, workWords = 4;          // of even and odd turns: index of the work, -1 = there is no more
@@ -24,7 +25,10 @@ struct HopperShape {
   static constexpr int targetsAt = notesAt + slots * noteWords * 4, targetTurns = 4, targetWords = kTileRows + 4;  // where each row's result goes; head, first row
   static_assert(targetTurns == 4);  // a piece may be finished after the queries of the next were let go of, which makes room for those of two on
   static constexpr int sharedBytes = targetsAt + targetTurns * targetWords * 4;
-  static_assert(sharedBytes <= 227 * 1024 && LastKeys <= TileKeys);
+  static_assert(sharedBytes <= 227 * 1024 && LastKeys <= TileKeys && TileKeys % 8 == 0);
+  /// Rows of values multiplied with the weights of a tile `Keys` wide.
+  template <int Keys>
+  static constexpr int valueRows = (Keys + 15) / 16 * 16;
 
   struct Arguments {
     FlashArguments of;

@@ -3,6 +3,23 @@
 #include <algorithm>
 
 namespace vmoba::cuda {
+namespace {
+
+/// What a tile of keys costs besides its keys, in keys.
+constexpr int kTileCost = 48;
+
+int cheaperTileKeys(const BlockPlan& plan, int lastKeys) {
+  const int lastWidth = hopperLastWidth(lastKeys);
+  int64_t narrow = 0, wide = 0;
+  for (int32_t c = 0; c < plan.blocks(); ++c) {
+    const int length = plan.length(c), wholeTiles = (length - 1) / kHopperKeys;
+    narrow += int64_t{wholeTiles} * (kHopperKeys + kTileCost) + lastWidth + kTileCost;
+    wide += int64_t{(length + kWideHopperKeys - 1) / kWideHopperKeys} * (kWideHopperKeys + kTileCost);
+  }
+  return narrow <= wide ? kHopperKeys : kWideHopperKeys;
+}
+
+}  // namespace
 
 PlanUpload layOut(const BlockPlan& plan) {
   PlanUpload upload;
@@ -23,6 +40,7 @@ PlanUpload layOut(const BlockPlan& plan) {
     first.push_back(sequenceFirst);
     end.push_back(sequenceEnd);
   }
+  view.tileKeys = cheaperTileKeys(plan, view.lastKeys);
   view.segments = static_cast<int32_t>(segmentFirst.size());
   segmentFirst.push_back(view.tokens);
   for (const std::vector<int32_t>* part : std::initializer_list<const std::vector<int32_t>*>{&plan.permutation, &plan.start, &blockOf, &first, &end, &segmentFirst, &blockFirstSegment})

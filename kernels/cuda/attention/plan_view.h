@@ -13,13 +13,16 @@ constexpr int kSegmentTokens = 64;
 /// Query rows of one attention tile, and of one warp's part of it: the unit of a visit's row masks.
 constexpr int kTileRows = 128, kWarpRows = 32, kTileWarps = kTileRows / kWarpRows;
 
-/// Keys of one tile of attendHopper.
-constexpr int kHopperKeys = 128;
+/// Keys of one tile of attendHopper: the last one of a block may be narrower, or all are wide.
+constexpr int kHopperKeys = 128, kWideHopperKeys = 152;
+/// Of the widths that a last tile may have, the least with room for so many keys.
+constexpr int hopperLastWidth(int keys) { return keys <= 32 ? 32 : keys <= 64 ? 64 : keys <= 80 ? 80 : keys <= 96 ? 96 : kHopperKeys; }
 
 /// Device pointers into an uploaded plan. Dense attention uses a plan of one block.
 struct PlanView {
   int32_t tokens = 0, blocks = 0, segments = 0;
   int32_t lastKeys = 0;                        ///< most positions in any block's last tile of kHopperKeys
+  int32_t tileKeys = 0;                        ///< kHopperKeys or kWideHopperKeys, whichever should cost less
   const int32_t* permutation = nullptr;        ///< [tokens] raster row of each position; null = identity
   const int32_t* start = nullptr;              ///< [blocks+1] first position of each block
   const int32_t* blockOf = nullptr;            ///< [tokens] block of each position

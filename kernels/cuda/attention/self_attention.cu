@@ -70,6 +70,7 @@ void attendAs(tile::Stream stream, const SelfAttentionJob& job, void* scratch, c
   attention.k = at<T>(scratch, layout.k);
   attention.v = at<T>(scratch, layout.v);
   attention.keys = job.plan.tokens;
+  attention.tileKeys = job.wideTiles ? job.plan.tileKeys : kHopperKeys;
   attention.scatter = job.plan.permutation;
   attention.out = static_cast<T*>(job.out);
   attention.outStride = job.outStride;
@@ -121,6 +122,7 @@ void crossAs(tile::Stream stream, const CrossAttentionJob& job, void* scratch, c
   attention.k = k;
   attention.v = v;
   attention.keys = keys;
+  attention.tileKeys = job.wideTiles ? job.keyPlan.tileKeys : kHopperKeys;
   attention.out = static_cast<T*>(job.out);
   attention.outStride = job.outStride;
   attention.accumulate = job.accumulate;

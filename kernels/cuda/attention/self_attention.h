@@ -33,6 +33,7 @@ struct SelfAttentionJob {
   bool maps = false;                ///< also count the selection map
   int32_t mapHead = -1;
   bool hopper = false;              ///< bf16 by attendHopper where heads are wide enough
+  bool wideTiles = false;           ///< with PlanView::tileKeys keys per tile
   size_t partialBytes = size_t{512} << 20;  ///< room for partial results: as many heads as fit are attended at a time, at least one
 };
 
@@ -86,7 +87,7 @@ struct CrossAttentionJob {
   int32_t groups = 0;
   float* groupMass = nullptr;         ///< [groups, tokens], accumulated
   uint32_t* notFinite = nullptr;
-  bool hopper = false;                ///< as in SelfAttentionJob
+  bool hopper = false, wideTiles = false;  ///< as in SelfAttentionJob
 };
 size_t crossAttentionScratchBytes(const CrossAttentionJob& job);
 void crossAttention(tile::Stream stream, const CrossAttentionJob& job, void* scratch, const BetweenLaunches& between = {});

@@ -110,7 +110,7 @@ struct SelfAttentionCase {
   int heads = 2, headDim = 20;
   DType type = DType::F32;
   SelectionRule rule;
-  bool sparse = true, normed = true, attending = true, hopper = false;
+  bool sparse = true, normed = true, attending = true, hopper = false, wideTiles = false;
   size_t partialBytes = size_t{512} << 20;
   float normScale = 1;  ///< of the norms' weights
   emulation::Options options = {};
@@ -161,6 +161,7 @@ inline SelfAttentionResult run(const SelfAttentionCase& c, uint32_t seed = 7, co
   job.notFinite = &result.notFinite;
   job.maps = c.sparse;
   job.hopper = c.hopper;
+  job.wideTiles = c.wideTiles;
   job.partialBytes = c.partialBytes;
   const cuda::SelfAttentionScratch layout = cuda::layOutScratch(job);
   DeviceBytes scratch(layout.total);

@@ -134,8 +134,8 @@ TEST(Hopper, ScattersAddsAndGivesTheDenominator) {
 }
 
 /// One tile of 128 rows over blocks of the given lengths, of which each group of 16 rows selects its own.
-/// `bounded`: with the norms of queries and keys.
-double errorOfSelection(const std::vector<int>& lengths, const std::function<bool(int group, int block)>& selects, int dim = 64, bool bounded = false) {
+/// `bounded`: with the norms of queries and keys. `tileKeys`: as in AttendJob.
+double errorOfSelection(const std::vector<int>& lengths, const std::function<bool(int group, int block)>& selects, int dim = 64, bool bounded = false, int tileKeys = cuda::kHopperKeys) {
   constexpr int queries = 128;
   std::vector<int32_t> start{0}, order(queries);
   for (const int length : lengths) start.push_back(start.back() + length);
@@ -187,6 +187,7 @@ double errorOfSelection(const std::vector<int>& lengths, const std::function<boo
   job.chunks = chunks;
   job.partials = {1, reinterpret_cast<Bf16*>(partials.data()), reinterpret_cast<float*>(logs.data())};
   job.turns = &turns;
+  job.tileKeys = tileKeys;
   for (const int length : lengths) job.lastKeys = std::max(job.lastKeys, (length - 1) % cuda::kHopperKeys + 1);
   const float norms[2] = {30.0f * static_cast<float>(dim) / 16, 30.0f * static_cast<float>(dim) / 16};  // more than any of these rows has
   if (bounded) job.norms = reinterpret_cast<const uint32_t*>(norms);
@@ -241,6 +242,45 @@ TEST(Hopper, LastTilesOfAnyWidthCountTheirKeysAlone) {
       const auto selects = [mask](int group, int block) { return group % 4 == block || (mask * (2 * static_cast<uint32_t>(group * 4 + block) + 1)) >> 31 == 0; };
       EXPECT_LT(errorOfSelection(lengths, selects, 128, bounded), 3e-2) << last << (bounded ? ", bounded" : "");
     }
+}
+
+TEST(Hopper, WideTilesCountTheirKeysAlone) {
+  std::mt19937 random(11);
+  for (const int last : {1, 8, 9, 15, 16, 17, 144, 145, 151, 152})
+    for (const bool bounded : {false, true}) {
+      const std::vector<int> lengths{304 + last, last, 152 + std::max(1, last / 2), last, 455};
+      const auto mask = static_cast<uint32_t>(random());
+      const auto selects = [mask](int group, int block) { return group % 5 == block || (mask * (2 * static_cast<uint32_t>(group * 5 + block) + 1)) >> 31 == 0; };
+      EXPECT_LT(errorOfSelection(lengths, selects, 128, bounded, cuda::kWideHopperKeys), 3e-2) << last << (bounded ? ", bounded" : "");
+    }
+  const std::vector<int> whole(9, 304);  // one warpgroup rests for many tiles of the other
+  EXPECT_LT(errorOfSelection(whole, [](int group, int block) { return group < 4 || block == 0 || block == 8; }, 128, false, cuda::kWideHopperKeys), 1.5e-2);
+  EXPECT_LT(errorOfSelection(whole, [](int group, int block) { return (group < 4) == (block % 2 == 0); }, 128, true, cuda::kWideHopperKeys), 1.5e-2);
+}
+
+TEST(Hopper, WideTilesErrAtMostTwiceAsMuchAsPlainBf16) {
+  for (const bool sparse : {false, true})
+    for (const float scale : {0.3f, 6.0f}) {
+      SelfAttentionCase c = hopperCase({6, 8, 19}, {PartitionKind::Temporal1D, 2, 1, 1, 1}, 2, 128, kTopOne);  // blocks of 304
+      c.sparse = sparse;
+      c.normScale = scale;
+      c.wideTiles = true;
+      const SelfAttentionResult r = run(c);
+      const Errors errors = errorsOf(c, r);
+      EXPECT_LE(errors.kernel, errors.allowed) << scale << (sparse ? ", sparse" : ", dense");
+      EXPECT_EQ(cuda::layOut(r.plan).offsets.tileKeys, cuda::kWideHopperKeys);
+      c.options.scheduleSeed = 99;
+      EXPECT_EQ(run(c).out, r.out);
+    }
+}
+
+TEST(Hopper, TilesAreAsWideAsBlocksCost) {
+  const Grid video{21, 30, 52};  // blocks of 455, 1365 and 4680 positions
+  for (const PartitionKind kind : {PartitionKind::SpaceTime3D, PartitionKind::Spatial2D, PartitionKind::Temporal1D})
+    EXPECT_EQ(cuda::layOut(planBlocks(video, choosePartition(video, kind))).offsets.tileKeys, cuda::kWideHopperKeys);
+  EXPECT_EQ(cuda::layOutDense(32760).offsets.tileKeys, cuda::kWideHopperKeys);
+  EXPECT_EQ(cuda::layOutDense(512).offsets.tileKeys, cuda::kHopperKeys);
+  EXPECT_EQ(cuda::layOutDense(128).offsets.tileKeys, cuda::kHopperKeys);
 }
 
 /// What the emulation says of a planted fault; where it notices nothing, whether the output is wrong.

@@ -118,6 +118,8 @@ TILE_DEVICE void waitProducts(Registers&... registers) {
 #define TILE_NAMES_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define TILE_NAMES_40 TILE_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define TILE_NAMES_48 TILE_NAMES_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define TILE_NAMES_76 TILE_NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75"
+#define TILE_FLOATS_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define TILE_FLOATS_8(d, i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define TILE_FLOATS_32(d, i) TILE_FLOATS_8(d, i), TILE_FLOATS_8(d, i + 8), TILE_FLOATS_8(d, i + 16), TILE_FLOATS_8(d, i + 24)
@@ -128,7 +130,7 @@ TILE_DEVICE void waitProducts(Registers&... registers) {
 /// the warpgroup, g = lane/4, t = lane%4: d[4j, 4j+1] = D[16w+g][8j+2t, +1], d[4j+2, 4j+3] = D[16w+g+8][8j+2t, +1].
 template <int N>
 TILE_DEVICE void multiplyAsync(float (&d)[N], Operand a, Operand b, bool accumulate) {
-  static_assert(N == 16 || N == 32 || N == 40 || N == 48 || N == 64);
+  static_assert(N == 16 || N == 32 || N == 40 || N == 48 || N == 64 || N == 76);
   if constexpr (N == 16) {
     asm volatile(TILE_WGMMA("%18, 0; wgmma.mma_async.sync.aligned.m64n32k16", TILE_NAMES_16, "%16, %17, p, 1, 1, 0, 0")
                  : TILE_FLOATS_8(d, 0), TILE_FLOATS_8(d, 8)
@@ -144,6 +146,10 @@ TILE_DEVICE void multiplyAsync(float (&d)[N], Operand a, Operand b, bool accumul
   } else if constexpr (N == 48) {
     asm volatile(TILE_WGMMA("%50, 0; wgmma.mma_async.sync.aligned.m64n96k16", TILE_NAMES_48, "%48, %49, p, 1, 1, 0, 0")
                  : TILE_FLOATS_32(d, 0), TILE_FLOATS_8(d, 32), TILE_FLOATS_8(d, 40)
+                 : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
+  } else if constexpr (N == 76) {
+    asm volatile(TILE_WGMMA("%78, 0; wgmma.mma_async.sync.aligned.m64n152k16", TILE_NAMES_76, "%76, %77, p, 1, 1, 0, 0")
+                 : TILE_FLOATS_32(d, 0), TILE_FLOATS_32(d, 32), TILE_FLOATS_8(d, 64), TILE_FLOATS_4(d, 72)
                  : "l"(a.bits()), "l"(b.bits()), "r"(static_cast<int>(accumulate)));
   } else {
     asm volatile(TILE_WGMMA("%66, 0; wgmma.mma_async.sync.aligned.m64n128k16", TILE_NAMES_64, "%64, %65, p, 1, 1, 0, 0")
@@ -172,6 +178,8 @@ TILE_DEVICE void multiplyAsyncByRows(float (&d)[N], const uint32_t (&a)[4], Oper
 #undef TILE_NAMES_40
 #undef TILE_NAMES_48
 #undef TILE_NAMES_64
+#undef TILE_NAMES_76
+#undef TILE_FLOATS_4
 #undef TILE_FLOATS_8
 #undef TILE_FLOATS_32
 #undef TILE_WGMMA

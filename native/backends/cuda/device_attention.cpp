@@ -86,6 +86,7 @@ void DeviceBackend::selfAttention(const SelfAttentionOp& op) {
   job.maps = op.statistics != nullptr && op.request.maps;
   job.mapHead = op.request.mapHead;
   job.hopper = hopper_;
+  job.wideTiles = wideTiles_;
 
   const SelfAttentionScratch layout = layOutScratch(job);
   const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(layout.total)});
@@ -156,6 +157,7 @@ void DeviceBackend::crossAttention(const CrossAttentionOp& op) {
   job.keyGroup = groupOf ? as<const int32_t>(groupOf) : nullptr;
   job.groups = op.groups;
   job.hopper = hopper_;
+  job.wideTiles = wideTiles_;
   job.groupMass = op.groupMass ? as<float>(op.groupMass) : nullptr;
   job.notFinite = as<uint32_t>(notFinite_);
   const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(crossAttentionScratchBytes(job))});

@@ -45,6 +45,7 @@ DeviceBackend::DeviceBackend(std::string name, std::shared_ptr<DeviceRuntime> ru
       library_(std::move(library)),
       keepFp8_(precision_ == Precision::BF16 && says("VMOBA_FP8", "1")),
       hopper_(precision_ == Precision::BF16 && runtime_->facts().warpgroups && !says("VMOBA_HOPPER", "0")),
+      wideTiles_(hopper_ && says("VMOBA_HOPPER", "wide")),
       pool_(std::make_shared<MemoryPool>(std::make_unique<DeviceMemory>(runtime_), limitFor(*runtime_, options.memoryLimitBytes))),
       slots_(*runtime_, kSlots, kSlotBytes),
       timeline_(*runtime_, [this] { poll(); }),
@@ -64,7 +65,7 @@ DeviceBackend::~DeviceBackend() {
 std::string DeviceBackend::instructionSet() const {
   const DeviceFacts facts = runtime_->facts();
   const std::string products = library_ && precision_ == Precision::BF16 ? library_->name() : "own products";
-  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products + (keepFp8_ ? " with fp8" : "") + (hopper_ ? ", attention by wgmma" : "");
+  return "sm_" + std::to_string(facts.major) + std::to_string(facts.minor) + ", " + products + (keepFp8_ ? " with fp8" : "") + (wideTiles_ ? ", attention by wgmma in wide tiles" : hopper_ ? ", attention by wgmma" : "");
 }
 
 void DeviceBackend::poll() {

@@ -121,6 +121,7 @@ class DeviceBackend final : public Backend {
   std::unique_ptr<CublasLt> library_;
   bool keepFp8_;  ///< weights stored in fp8 stay so (VMOBA_FP8=1)
   bool hopper_;   ///< attention by wgmma (not where VMOBA_HOPPER=0)
+  bool wideTiles_;  ///< which may take wide tiles of keys (where VMOBA_HOPPER=wide)
   std::shared_ptr<MemoryPool> pool_;
   PinnedSlots slots_;
   std::unique_ptr<std::byte, std::function<void(std::byte*)>> landing_;  ///< pinned memory downloads pass through
