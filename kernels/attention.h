@@ -1,6 +1,8 @@
 // The vocabulary of VMoBA attention (arXiv 2506.23858): grid, partition, blocks, selection rule, statistics.
 // Plain data shared by the reference, the CPU and the CUDA kernels; no arithmetic on tensors lives here.
 #pragma once
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -77,5 +79,9 @@ struct StatisticsRequest {
   bool maps = false;   ///< also blockReceived and selectionMap
   int32_t mapHead = -1;
 };
+
+/// Room on a GPU for partial results of sparse attention, bytes: a launch attends as many heads as it holds the results of. `memoryBytes`:
+/// what a render may take of the GPU's memory; 0 = as little as always.
+constexpr size_t partialResultBytes(size_t memoryBytes) { return std::clamp(memoryBytes / 16, size_t{512} << 20, size_t{1408} << 20); }
 
 }  // namespace vmoba

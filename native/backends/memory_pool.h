@@ -26,6 +26,7 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   MemoryPool(std::unique_ptr<MemorySource> source, size_t limitBytes) : source_(std::move(source)), limit_(limitBytes) {}
   ~MemoryPool();
 
+  size_t limitBytes() const { return limit_; }
   /// A block of at least `bytes`. Error{OutOfMemory} beyond the limit or when the source refuses.
   std::shared_ptr<Storage> allocate(size_t bytes, std::byte** address);
   void trim();

@@ -86,13 +86,14 @@ MemoryPlan planMemory(const RenderRequest& request, const Checkpoint& dit, const
   const double work = tokens * dim * act * 6 + std::min(tokens, 8192.0) * ffn * act + products;
   // One self-attention call: packed q, k, v and the selection. On the CPU, per thread the gates of a head and as much again to narrow
   // them down, and tile buffers; on a GPU the gates of all heads, what narrows them down, per chunk of six blocks the list of its rows and
-  // their tiles' visits, and room for the partial results of some heads (kernels/cuda/attention: at most 512 MiB, at least one head's).
+  // their tiles' visits, and room for the partial results of some heads, at least one.
   double mostBlocks = 1;
   const AttentionPlan attending(request.policy, request.grid(config), config.layers, request.steps);
   for (const auto& use : attending.partitions()) mostBlocks = std::max(mostBlocks, static_cast<double>(use.blocks.blocks()));
   const double headRows = tokens * static_cast<double>(config.heads);
   const double heads = static_cast<double>(config.heads), chunks = std::ceil(mostBlocks / 6.0), listRow = dim / heads * act * 2 + 4;
-  const double partials = tokens * chunks * listRow * std::clamp(536870912.0 / (tokens * chunks * listRow), 1.0, heads);
+  const auto room = static_cast<double>(partialResultBytes(limitBytes == 0 ? SIZE_MAX : limitBytes));
+  const double partials = tokens * chunks * listRow * std::clamp(room / (tokens * chunks * listRow), 1.0, heads);
   const double routing = onCpu ? headRows * 16 + static_cast<double>(threads) * (4e6 + tokens * mostBlocks * 8)
                                : headRows * (mostBlocks * 4 + chunks * 14 + 16) + partials + heads * 2e5 + 4e6;
   const double attention = tokens * dim * act * 4 + routing;

@@ -52,6 +52,12 @@ struct AttendJob {
 /// Rows of a list, and so of its partial results, including those that complete its last tile.
 TILE_SHARED_CODE int64_t listRowsOf(int32_t queries) { return (int64_t{queries} + kTileRows - 1) / kTileRows * kTileRows; }
 
+/// So many of `count` at a time, at most `most`, that the last part is hardly smaller than the others.
+inline int32_t inEqualParts(int32_t count, int32_t most) {
+  const int32_t parts = (count + most - 1) / most;
+  return (count + parts - 1) / parts;
+}
+
 /// Widths operands may be padded to.
 constexpr int paddedHeadDim(int headDim) { return headDim <= 32 ? 32 : headDim <= 64 ? 64 : 128; }
 

@@ -112,6 +112,7 @@ void byHeads(tile::Stream stream, const AttendJob<T>& job, double flopsPerLaunch
   const double perHead = 4.0 * job.queries * job.keys * job.paddedDim;
   int most = static_cast<int>(std::clamp(flopsPerLaunch / perHead, 1.0, static_cast<double>(job.heads)));
   if (job.cells && job.chunks > 1) most = std::min(most, job.partials.heads);
+  most = inEqualParts(job.heads, most);
   for (int head = 0; head < job.heads; head += most) {
     const int heads = std::min(most, job.heads - head);
     launch(head, heads);

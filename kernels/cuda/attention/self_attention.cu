@@ -166,7 +166,7 @@ SelfAttentionScratch layOutScratch(const SelfAttentionJob& job) {
     s.visitTotal = layout.take(4);
     s.turns = layout.take(sizeof(HopperTurns));
     const size_t perHead = chunks * listRows * (padded * elementBytes(job.dtype) + 4);
-    s.partialHeads = static_cast<int32_t>(std::clamp<size_t>(job.partialBytes / perHead, 1, heads));
+    s.partialHeads = inEqualParts(job.heads, static_cast<int32_t>(std::clamp<size_t>(job.partialBytes / perHead, 1, heads)));
     const size_t partialRows = chunks > 1 ? static_cast<size_t>(s.partialHeads) * chunks * listRows : 0;  // of a single chunk no row is shared
     s.partials = layout.take(partialRows * padded * elementBytes(job.dtype));
     s.partialLogs = layout.take(partialRows * 4);

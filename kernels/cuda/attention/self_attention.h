@@ -34,7 +34,7 @@ struct SelfAttentionJob {
   int32_t mapHead = -1;
   bool hopper = false;              ///< bf16 by attendHopper where heads are wide enough
   bool wideTiles = false;           ///< with PlanView::tileKeys keys per tile
-  size_t partialBytes = size_t{512} << 20;  ///< room for partial results: as many heads as fit are attended at a time, at least one
+  size_t partialBytes = partialResultBytes(0);  ///< room for partial results: as many heads as fit are attended at a time, at least one
 };
 
 /// Byte offsets into the scratch of a call.

@@ -111,7 +111,7 @@ struct SelfAttentionCase {
   DType type = DType::F32;
   SelectionRule rule;
   bool sparse = true, normed = true, attending = true, hopper = false, wideTiles = false;
-  size_t partialBytes = size_t{512} << 20;
+  size_t partialBytes = partialResultBytes(0);
   float normScale = 1;  ///< of the norms' weights
   emulation::Options options = {};
 };

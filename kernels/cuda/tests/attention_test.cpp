@@ -95,6 +95,22 @@ TEST(SelfAttention, TakesHeadsOneByOneWhereThereIsLittleRoom) {
     }
 }
 
+TEST(SelfAttention, TakesHeadsInEqualPartsIntoTheRoomThereIs) {
+  const Grid video{21, 30, 52};
+  const cuda::PlanUpload upload = cuda::layOut(planBlocks(video, choosePartition(video, PartitionKind::SpaceTime3D)));  // 12 chunks
+  cuda::SelfAttentionJob job;
+  job.dtype = DType::BF16;
+  job.plan = upload.view(upload.data.data());
+  job.sparse = true;
+  job.heads = 12;
+  job.headDim = 128;
+  EXPECT_EQ(cuda::layOutScratch(job).partialHeads, 4);  // five would fit
+  job.partialBytes = partialResultBytes(size_t{140} << 30);
+  EXPECT_EQ(cuda::layOutScratch(job).partialHeads, 12);
+  job.partialBytes = 1;
+  EXPECT_EQ(cuda::layOutScratch(job).partialHeads, 1);
+}
+
 TEST(SelfAttention, ManyPartialResultsKeepTheErrorSmall) {
   const SelfAttentionCase c{{5, 5, 13}, {PartitionKind::SpaceTime3D, 1, 1, 1, 4}, 2, 64, DType::BF16, {SelectionMode::TopK, SelectionScope::QueryHead, 0.25f, 40, Semantics::Exact}};
   const SelfAttentionResult r = run(c);  // 100 blocks: a row has a result from each of 17 chunks, all rounded to bf16

@@ -87,6 +87,7 @@ void DeviceBackend::selfAttention(const SelfAttentionOp& op) {
   job.mapHead = op.request.mapHead;
   job.hopper = hopper_;
   job.wideTiles = wideTiles_;
+  job.partialBytes = partialResultBytes(pool_->limitBytes());
 
   const SelfAttentionScratch layout = layOutScratch(job);
   const Tensor scratch = allocate(DType::U8, {static_cast<int64_t>(layout.total)});

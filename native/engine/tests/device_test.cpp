@@ -113,6 +113,7 @@ TEST_F(Device, ThePlanCountsWhatRoutingTakesOnAGpu) {
     job.sparse = job.maps = true;
     job.heads = 6;
     job.headDim = 32;
+    job.partialBytes = partialResultBytes(size_t{1} << 40);
     EXPECT_GT(memory.at("sampling").asNumber("sampling"), memory.at("weights").asNumber("weights") + static_cast<double>(cuda::layOutScratch(job).total));
   }
 }
