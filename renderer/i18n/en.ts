@@ -391,6 +391,12 @@ export const english = {
     resume: 'Resume',
     edit: 'Edit',
     editTitle: 'Edit this render',
+    editElsewhere: {
+      compose:
+        'That is not changed here: take these settings to Compose, change it there and render. This render stays as it is.',
+      settings: 'That is not changed here: Settings decides it for all renders.',
+    },
+    editThere: { compose: 'Change in Compose', settings: 'Open Settings' },
     duplicate: 'Duplicate',
     useSettings: 'Use these settings',
     cancel: 'Cancel',

@@ -1,6 +1,8 @@
 import { describe, expect, test, vi } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
+import { StudioError, type StudioErrorCode } from '../../contract/errors.ts';
 import type { Render } from '../../contract/renders.ts';
+import type { RenderSettings } from '../../contract/renderSettings.ts';
 import type { Take } from '../../contract/takes.ts';
 import { createToasts } from '../../renderer/state/toasts.svelte.ts';
 import { before, mountApp, openStudio, type Studio } from './support/studio.ts';
@@ -221,6 +223,54 @@ describe('the queue', () => {
     await page.getByRole('spinbutton', { name: 'Steps' }).fill('20');
     await page.getByRole('button', { name: 'Save' }).click();
     await expect.poll(() => studio.world.renders[0]?.settings.steps).toBe(20);
+  });
+
+  describe('a change refused for what the editor does not show', () => {
+    const refused = () => page.getByRole('dialog').getByRole('alert');
+
+    async function refusal(code: StudioErrorCode, message: string, field?: string, own: Partial<RenderSettings> = {}) {
+      const studio = await queueOf(1);
+      const [first] = studio.world.renders as [Render];
+      studio.world.change(first, { settings: { ...first.settings, ...own } });
+      before(studio, 'renders.edit', () => Promise.reject(new StudioError(code, message, field ? { field } : {})));
+      await page.getByRole('button', { name: 'Actions for “clip 1”' }).click();
+      await page.getByRole('menuitem', { name: 'Edit' }).click();
+      await page.getByRole('spinbutton', { name: 'Steps' }).fill('9');
+      await page.getByRole('button', { name: 'Save' }).click();
+      await expect.element(refused()).toMatchTextContent(message);
+      return studio;
+    }
+
+    test('is told, and goes to Compose with what was typed', async () => {
+      const studio = await refusal('bad-request', 'policy.denseSteps must be at least 0, not -1.', 'policy.denseSteps');
+      await expect.element(page.getByRole('spinbutton', { name: 'Steps' })).not.toHaveAttribute('aria-invalid');
+      await page.getByRole('button', { name: 'Change in Compose' }).click();
+      await expect.element(page.getByRole('dialog')).not.toBeInTheDocument();
+      expect(studio.app.navigation.screen).toBe('compose');
+      expect(studio.app.compose.settings).toMatchObject({ prompt: 'clip 1', steps: 9 });
+      expect(studio.world.renders[0]?.settings.steps).toBe(16);
+    });
+
+    test('and decided for the whole studio, leads to Settings', async () => {
+      const studio = await refusal('unsupported', 'cuda:0: No NVIDIA driver was found.', 'device');
+      await page.getByRole('button', { name: 'Open Settings' }).click();
+      await expect.element(page.getByRole('dialog')).not.toBeInTheDocument();
+      expect(studio.app.navigation.screen).toBe('settings');
+    });
+
+    test('and that Compose does not show either, is left open there', async () => {
+      const own = { device: 'cuda:0', threads: 3 };
+      const studio = await refusal('unsupported', 'cuda:0: No NVIDIA driver was found.', 'device', own);
+      await page.getByRole('button', { name: 'Change in Compose' }).click();
+      expect(studio.app.compose.settings).toMatchObject({ threads: 3, steps: 9 });
+      expect(studio.app.compose.settings.device).toBeUndefined();
+    });
+
+    test('or for no field at all, says what to do', async () => {
+      await refusal('disk-full', 'Writing the library: the disk is full.');
+      await expect.element(refused()).toMatchTextContent(/Make room, then retry/);
+      expect(refused().getByRole('button').elements()).toEqual([]);
+    });
   });
 });
 
