@@ -23,6 +23,8 @@ export const studioErrorCodes = [
   'encoder-hung',
   'encoder-stopped',
   // From files and downloads.
+  /** The file is none of the kinds of clip that can be read, or damaged. */
+  'bad-clip-file',
   'disk-full',
   'not-found',
   'download-failed',

@@ -100,7 +100,7 @@ export const takeMethods = {
     z.object({ takes: z.int(), freedBytes: z.int() }),
   ),
   'takes.readSettings': method(
-    'The settings that an uploaded clip carries, ours or remuxed, or those in the settings.json of exported pictures; null where there are none. `model` is the installed model it was made with, null where that is missing. The upload is removed.',
+    'The settings that an uploaded clip carries, ours or remuxed, or those in the settings.json of exported pictures; null where there are none. `modelId` is the installed model it was made with, null where that is missing. The upload is removed. Errors: bad-clip-file for what is no clip.',
     z.strictObject({ uploadId }),
     z.object({ settings: clipSettings.nullable(), modelId: modelId.nullable() }),
   ),

@@ -10,7 +10,13 @@ Exit codes:
   2    bad input: options, request, model file, place to write
   130  cancelled`;
 
-const badInputCodes: readonly StudioErrorCode[] = ['bad-request', 'bad-model-file', 'not-found', 'unsupported'];
+const badInputCodes: readonly StudioErrorCode[] = [
+  'bad-request',
+  'bad-model-file',
+  'bad-clip-file',
+  'not-found',
+  'unsupported',
+];
 
 export function exitCodeOf(error: unknown): number {
   if (!(error instanceof StudioError)) return exitCodes.failure;

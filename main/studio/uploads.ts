@@ -9,6 +9,8 @@ import { freeBytes } from './files/space.ts';
 import { newId } from './library/ids.ts';
 
 interface Upload {
+  /** As whoever sends it calls it. */
+  name: string;
   path: string;
   file: FileHandle;
   announced: number;
@@ -45,7 +47,7 @@ export class Uploads {
     }
     const expires = setTimeout(() => void this.remove(id), keptMs);
     expires.unref();
-    this.#uploads.set(id, { path, file, announced: bytes, received: 0, expires, last: Promise.resolve() });
+    this.#uploads.set(id, { name, path, file, announced: bytes, received: 0, expires, last: Promise.resolve() });
     return id;
   }
 
@@ -66,12 +68,12 @@ export class Uploads {
   }
 
   /** The complete file; stays until `remove`. Errors: not-found, conflict while bytes are missing. */
-  async complete(id: string): Promise<string> {
+  async complete(id: string): Promise<{ path: string; name: string }> {
     const upload = this.#get(id);
     await upload.last;
     if (upload.received < upload.announced)
       throw new StudioError('conflict', 'The upload is not complete.', { field: 'uploadId' });
-    return upload.path;
+    return { path: upload.path, name: upload.name };
   }
 
   async remove(id: string): Promise<void> {

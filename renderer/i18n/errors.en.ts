@@ -55,6 +55,7 @@ export const errorTexts: Record<StudioErrorCode, ErrorText> = {
     title: 'Writing the clip was stopped',
     advice: 'Retry: sampling is kept and only the clip is written again.',
   },
+  'bad-clip-file': { title: 'That file is no clip that can be read', advice: '' },
   'disk-full': { title: 'The disk is full', advice: 'Make room, then retry; finished steps are kept.' },
   'not-found': {
     title: 'That is not there any more',

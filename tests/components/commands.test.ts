@@ -191,7 +191,7 @@ describe('shortcuts', () => {
 
 describe('errors', () => {
   /** Where the studio's own sentence always holds what to do: no general advice can be given. */
-  const ownAdvice: StudioErrorCode[] = ['bad-request', 'unsupported', 'conflict', 'too-large'];
+  const ownAdvice: StudioErrorCode[] = ['bad-request', 'bad-clip-file', 'unsupported', 'conflict', 'too-large'];
 
   const alert = () => page.getByRole('region', { name: 'Messages' }).getByRole('alert');
 

@@ -127,7 +127,7 @@ describe('settings', () => {
   test('are absent from files without any, and broken files are errors or empty, never crashes', async () => {
     const plain = join(folder, 'plain.bin');
     writeFileSync(plain, 'no clip at all');
-    await expect(client.readComment(plain)).rejects.toMatchObject({ code: 'io' });
+    await expect(client.readComment(plain)).rejects.toMatchObject({ code: 'bad-clip-file' });
     await expect(client.readComment(join(folder, 'missing.mp4'))).rejects.toMatchObject({ code: 'io' });
     const whole = readFileSync((await encode('png', 'torn')).path + '/frame_0001.png');
     const torn = join(folder, 'torn.png');

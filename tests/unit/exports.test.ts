@@ -37,10 +37,10 @@ async function exported(input: Omit<MethodInput<'exports.start'>, 'takeId'>): Pr
 }
 
 /** What the studio reads out of a file that someone drops on it. */
-async function readBack(file: string | Buffer) {
+async function readBack(file: string | Buffer, name = 'dropped') {
   const content = typeof file === 'string' ? readFileSync(file) : file;
   const { client } = opened;
-  const { uploadId } = await client.call('uploads.begin', { name: 'dropped', bytes: content.length });
+  const { uploadId } = await client.call('uploads.begin', { name, bytes: content.length });
   for (let at = 0; at < content.length; at += largestPieceBytes) {
     await client.call('uploads.append', {
       uploadId,
@@ -170,6 +170,19 @@ describe('hostile metadata', () => {
     );
   });
 
+  test.each([
+    ['notes.txt', Buffer.from('a shopping list\n'.repeat(50))],
+    ['paper.pdf', Buffer.concat([Buffer.from('%PDF-1.7\n'), Buffer.alloc(2000, 7)])],
+    ['photo.jpg', Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(2000)])],
+    ['cut off.mp4', Buffer.from('\0\0\0\x20ftypisom')],
+  ])('%s is refused by its name, with the kinds that are taken and nothing of our folders', async (name, content) => {
+    const refused = await readBack(content, name).catch((error: unknown) => error);
+    expect(refused).toMatchObject({
+      code: 'bad-clip-file',
+      message: `${name} is no clip, or a damaged one. The studio takes MP4, MOV, WebM, MKV and GIF clips, and exported pictures: each PNG, and their settings.json.`,
+    });
+  });
+
   test('files that are no clips are refused or empty, whatever they hold', async () => {
     const clip = readFileSync(await good());
     const files = fc.oneof(
@@ -188,7 +201,7 @@ describe('hostile metadata', () => {
     await fc.assert(
       fc.asyncProperty(files, async (content) => {
         const result = await readBack(content).catch((error: { code?: string }) => error.code);
-        if (typeof result === 'string') expect(result).toBe('io');
+        if (typeof result === 'string') expect(result).toBe('bad-clip-file');
         else expect(result).toHaveProperty('settings');
       }),
       { numRuns: 60, seed: 1 },

@@ -14,7 +14,7 @@ export interface EncodeMethods {
   write(clip: number, rgb: Uint8Array): void;
   finish(clip: number): EncodedClip;
   abort(clip: number): void;
-  readComment(path: string): string | null;
+  readComment(path: string, name?: string): string | null;
   /** Events: the number of frames done. */
   transcode(options: TranscodeOptions): EncodedClip;
   extractFrame(source: string, frame: number, path: string): void;
@@ -57,8 +57,8 @@ export class EncodeClient {
   }
 
   /** The comment text a clip carries, or null; see readComment.ts. */
-  readComment(path: string): Promise<string | null> {
-    return this.#running().call('readComment', [path] satisfies Parameters<EncodeMethods['readComment']>);
+  readComment(path: string, name?: string): Promise<string | null> {
+    return this.#running().call('readComment', [path, name] satisfies Parameters<EncodeMethods['readComment']>);
   }
 
   /** Writes a clip again in another format, its settings included; see transcode.ts. */

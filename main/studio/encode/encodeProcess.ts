@@ -32,7 +32,7 @@ const methods: Served = {
     clips.delete(clip);
     await encoder?.abort();
   },
-  readComment: (_, path) => readComment(path),
+  readComment: (_, path, name) => readComment(path, name),
   transcode: ({ emit }, options) => transcode(options, emit),
   extractFrame: (_, source, frame, path) => extractFrame(source, frame, path),
 };

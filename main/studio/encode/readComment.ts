@@ -4,7 +4,9 @@
  */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { StudioError } from '../../../contract/errors.ts';
 import { fileFailure } from '../files/fileFailure.ts';
+import { isContentFailure } from './ffmpegFailure.ts';
 import { openContainer } from './readFrames.ts';
 
 /** Settings are a few KB; two of the longest prompts, escaped for GIF, stay well below this. */
@@ -12,13 +14,20 @@ export const largestSettingsBytes = 512 * 1024;
 /** Comments of GIF and PNG stand near the beginning of a file. */
 const searchedBytes = 4 * 1024 * 1024;
 
+const whatIsTaken =
+  'The studio takes MP4, MOV, WebM, MKV and GIF clips, and exported pictures: each PNG, and their settings.json.';
+
 /** Begins the settings.json of a folder of pictures, which is what a comment holds, and no clip. */
 const openingBrace = 0x7b;
 
 const pngSignature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
-/** The comment text of a clip, or a file of settings; null where there is none. Errors: io for a file that cannot be read as a clip. */
-export async function readComment(path: string): Promise<string | null> {
+/**
+ * The comment text of a clip, or a file of settings; null where there is none.
+ *
+ * @param name What people know the file by, for errors: bad-clip-file, io.
+ */
+export async function readComment(path: string, name = path): Promise<string | null> {
   try {
     const file = (await stat(path)).isDirectory() ? join(path, 'frame_0001.png') : path;
     const head = await readHead(file);
@@ -28,10 +37,10 @@ export async function readComment(path: string): Promise<string | null> {
         ? gifComment(head)
         : head[0] === openingBrace
           ? head.toString('utf8')
-          : await containerComment(file);
+          : await containerComment(file, name);
     return comment !== null && Buffer.byteLength(comment) <= largestSettingsBytes ? comment : null;
   } catch (error) {
-    throw fileFailure(error, `Reading ${path}`);
+    throw fileFailure(error, `Reading ${name}`);
   }
 }
 
@@ -107,8 +116,11 @@ function subBlocks(gif: Buffer, start: number): { data(): Buffer; end: number } 
   return { data, end: at + 1 };
 }
 
-async function containerComment(path: string): Promise<string | null> {
-  const container = await openContainer(path);
+async function containerComment(path: string, name: string): Promise<string | null> {
+  const container = await openContainer(path).catch((cause: unknown) => {
+    if (!isContentFailure(cause)) throw cause;
+    throw new StudioError('bad-clip-file', `${name} is no clip, or a damaged one. ${whatIsTaken}`, { cause });
+  });
   try {
     const entries = Object.entries(container.metadata?.getAll() ?? {});
     return entries.find(([key]) => key.toLowerCase() === 'comment')?.[1] ?? null;

@@ -44,9 +44,9 @@ export function takeHandlers(core: Core): HandlersOf<'takes', CallContext> {
       return { takes: ids.length, freedBytes: bytes };
     },
     'takes.readSettings': async ({ uploadId }) => {
-      const path = await uploads.complete(uploadId);
+      const { path, name } = await uploads.complete(uploadId);
       try {
-        const settings = parseClipSettings(await encoder.readComment(path));
+        const settings = parseClipSettings(await encoder.readComment(path, name));
         return { settings, modelId: settings && (await models.byFingerprint(settings.model.fingerprint)) };
       } finally {
         await uploads.remove(uploadId);
