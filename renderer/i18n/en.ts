@@ -76,6 +76,9 @@ export const english = {
     restore: 'Restore the last backup',
     dropHere: 'Drop a clip to restore its settings',
     reading: (name: string) => `Reading the settings of ${name}`,
+    unreadable: (name: string) =>
+      `${name} is empty, a folder, or no longer there. Drop one clip, or of exported pictures one PNG or their settings.json.`,
+    tooLarge: (name: string, most: string) => `${name} is larger than any clip of the studio: ${most} at most.`,
     noSettings: 'That file carries no settings',
     noSettingsHelp: 'Only clips made by the studio do, and some programs strip them.',
     restored: 'Settings restored from the clip',

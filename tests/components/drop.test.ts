@@ -1,5 +1,5 @@
 /** Files dropped on the window. A browser gives no test a drag from outside: its events are made, the files in them are real. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { page } from 'vitest/browser';
 import type { ClipSettings } from '../../contract/clipSettings.ts';
 import { StudioError } from '../../contract/errors.ts';
@@ -125,6 +125,20 @@ describe('a file dropped on the window', () => {
     await expect.element(page.getByText('Reading the settings of ball.mp4')).toBeVisible();
     resolve();
     await expect.element(page.getByText('Reading the settings of ball.mp4')).not.toBeInTheDocument();
+  });
+
+  test('that is empty, or a folder and no file, is refused with what can be dropped', async () => {
+    const studio = await library();
+    const refused = page.getByRole('alert').filter({ hasText: 'That file is no clip that can be read' });
+    drag('drop', new File([], 'empty.mp4'));
+    await expect.element(refused).toMatchTextContent(/empty\.mp4 is empty, .* Drop one clip/);
+    await page.getByRole('button', { name: 'Dismiss' }).click();
+    // What a browser answers for a folder, which no test can drop.
+    const read = vi.spyOn(Blob.prototype, 'arrayBuffer').mockRejectedValue(new DOMException('', 'NotReadableError'));
+    onTestFinished(() => read.mockRestore());
+    drag('drop', new File([bytes], 'pictures'));
+    await expect.element(refused).toMatchTextContent(/pictures is .* a folder, .* one PNG or their settings\.json/);
+    expect(studio.world.uploads.size).toBe(0);
   });
 
   test('that does not arrive is told, and nothing of it stays', async () => {
