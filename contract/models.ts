@@ -155,7 +155,11 @@ export const modelMethods = {
     nothing,
     z.object({ items: z.array(download) }),
   ),
-  'models.pauseDownload': method('Stops it; what has come stays.', oneDownload, download),
+  'models.pauseDownload': method(
+    'Stops it, also over restarts of the studio; what has come stays. Errors: io.',
+    oneDownload,
+    download,
+  ),
   'models.cancelDownload': method('Ends it and removes what has come.', oneDownload, done),
 };
 

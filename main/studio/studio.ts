@@ -41,7 +41,7 @@ export interface StudioOptions {
   fetch?: typeof fetch;
   downloadRetry?: Partial<RetryPolicy>;
   spaceCheckMs?: number;
-  /** False: the library and its queue can be read and changed, but nothing is rendered. */
+  /** False: the library and its queue can be read and changed, but nothing is rendered, and no download goes on by itself. */
   work?: boolean;
 }
 
@@ -174,7 +174,9 @@ export class Studio {
     await this.#library.upkeep.backupIfDue().catch((error: Error) => {
       core.notices.push(`The daily backup of the library could not be made. ${error.message}`);
     });
-    await core.queue.start(this.#options.work ?? true);
+    const work = this.#options.work ?? true;
+    if (work) await core.downloads.goOn();
+    await core.queue.start(work);
   }
 
   #standingHandlers(): Pick<Handlers<CallContext>, StandingMethod> {

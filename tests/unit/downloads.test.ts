@@ -364,6 +364,54 @@ describe('a model of the catalogue', () => {
     expect(ids.map((id) => last(id)?.state)).toEqual(['done', 'paused', 'paused']);
   });
 
+  test('goes on after a restart as it was left: waiting, running, paused or failed', async () => {
+    const folder = tests.folder();
+    const ids = ['waits', 'runs', 'rests', 'fails'];
+    const options = {
+      catalogue: [
+        source('waits'),
+        source('runs', { vae: [{ drop: 1000 }, { silent: true }] }),
+        source('rests', { vae: [{ silent: true }] }),
+        source('fails', { vae: [{ status: 404 }] }),
+      ],
+      downloadRetry: { ...quick, stallMs: 60_000 },
+    };
+    let opened = await tests.open(folder, options);
+    const states = async () => {
+      const { items } = await opened.client.call('models.downloads');
+      return Object.fromEntries(items.map(({ catalogueId, state }) => [catalogueId, state]));
+    };
+    const reaches = (id: string, state: string) => until(async () => (await states())[id] === state, 60_000);
+    const start = (catalogueId: string) => opened.client.call('models.download', { catalogueId });
+    await start('fails');
+    expect(await reaches('fails', 'failed')).toBe(true);
+    await opened.client.call('models.pauseDownload', { id: (await start('rests')).id });
+    await start('runs');
+    await until(() => server.files.get('runs-vae.safetensors')?.faults.length === 0, 60_000);
+    await opened.client.call('settings.update', { minimumFreeBytes: 1e15 });
+    await start('waits');
+    expect(await reaches('waits', 'waiting-for-space')).toBe(true);
+    await opened.close();
+
+    // A command that only looks sets nothing going.
+    opened = await tests.open(folder, { ...options, work: false });
+    expect(await states()).toEqual(Object.fromEntries(ids.map((id) => [id, 'paused'])));
+    await opened.close();
+
+    opened = await tests.open(folder, options);
+    expect([await reaches('waits', 'waiting-for-space'), await reaches('runs', 'waiting-for-space')]).toEqual([
+      true,
+      true,
+    ]);
+    expect(await states()).toMatchObject({ rests: 'paused', fails: 'paused' });
+    await opened.client.call('settings.update', { minimumFreeBytes: 0 });
+    const installed = async () => (await opened.client.call('models.list')).items.map(({ id }) => id).sort();
+    await until(async () => (await installed()).length === 3, 60_000);
+    expect(await installed()).toEqual(['runs', 'test', 'waits']);
+    expect(await states()).toEqual({ rests: 'paused', fails: 'paused' });
+    expect(readdirSync(join(folder, 'models/waits'))).not.toContain('going');
+  });
+
   test('that the engine refuses is not listed, with the reason', async () => {
     const entry = source('broken');
     const opened = await tests.open(undefined, { catalogue: [entry], downloadRetry: quick });

@@ -172,6 +172,7 @@ const answered: Site[] = [
 const fetched: Site[] = (
   [
     ['its folder', 'mkdir', 'downloads/offered'],
+    ['that it is going', 'writeFile', 'offered/going'],
     ['a file, begun', 'open', 'vae\\.safetensors\\.part'],
     ['what the file is', 'writeFile', 'vae\\.safetensors\\.part\\.json'],
     ['the middle of a file', 'write', 'vae\\.safetensors\\.part', 1],

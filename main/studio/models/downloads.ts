@@ -36,6 +36,8 @@ interface Running {
   finished: Promise<void>;
   /** Looks at once at what is waited for. */
   wake(): void;
+  /** An earlier run of the studio ended under it: nobody had paused it. */
+  wasGoing: boolean;
   toldAt: number;
   rate: { at: number; bytes: number };
 }
@@ -51,7 +53,7 @@ export class Downloads {
     this.#options = options;
   }
 
-  /** Downloads that an earlier run of the studio left unfinished: they wait to be gone on with. */
+  /** Downloads that an earlier run of the studio left unfinished: paused until `goOn`. */
   async findUnfinished(): Promise<void> {
     const folders = await readdir(this.#options.library.paths.downloads).catch((): string[] => []);
     for (const entry of this.#options.catalogue) {
@@ -62,8 +64,17 @@ export class Downloads {
       );
       const receivedBytes = sizes.reduce((sum, { size }) => sum + size, 0);
       const running = newDownload(entry, { state: 'paused', receivedBytes });
+      running.wasGoing = names.includes(goingFile);
       this.#known.set(entry.id, running);
     }
+  }
+
+  /** Goes on with what ran or waited when the studio ended; what somebody paused, and what failed, waits for them. */
+  async goOn(): Promise<void> {
+    const left = this.#options.catalogue.filter(({ id }) => this.#known.get(id)?.wasGoing);
+    if (left.length === 0) return;
+    const installed = new Set((await this.#options.library.models.list()).map((model) => model.id));
+    for (const entry of left) if (!installed.has(entry.id)) this.#begin(entry);
   }
 
   /** What came with the studio first: it needs no download. */
@@ -108,17 +119,14 @@ export class Downloads {
     const earlier = this.#known.get(catalogueId);
     if (earlier?.shown.state === 'waiting-for-space') this.#goOn(earlier);
     if (earlier?.shown.state === 'running') return earlier.shown;
-    const { id, receivedBytes } = earlier?.shown ?? { id: newId('dwn'), receivedBytes: 0 };
-    const running = newDownload(entry, { id, state: 'running', receivedBytes });
-    this.#known.set(catalogueId, running);
-    running.finished = this.#run(entry, running);
-    this.#tell(running, true);
-    return running.shown;
+    return this.#begin(entry);
   }
 
+  /** Errors: not-found, io. */
   async pause(id: string): Promise<Download> {
     const running = this.#get(id);
     await this.#stop(running);
+    await this.#forgetGoing(running.shown.catalogueId);
     return running.shown;
   }
 
@@ -131,6 +139,25 @@ export class Downloads {
 
   async close(): Promise<void> {
     await Promise.all([...this.#known.values()].map((running) => this.#stop(running)));
+  }
+
+  #begin(entry: CatalogueSource): Download {
+    const { id, receivedBytes } = this.#known.get(entry.id)?.shown ?? { id: newId('dwn'), receivedBytes: 0 };
+    const running = newDownload(entry, { id, state: 'running', receivedBytes });
+    this.#known.set(entry.id, running);
+    running.finished = this.#run(entry, running);
+    this.#tell(running, true);
+    return running.shown;
+  }
+
+  /** After a restart it waits for somebody. */
+  async #forgetGoing(id: string): Promise<void> {
+    const path = join(this.#folder(id), goingFile);
+    try {
+      await rm(path, { force: true });
+    } catch (error) {
+      throw fileFailure(error, `Removing ${path}`);
+    }
   }
 
   #get(id: string): Running {
@@ -157,6 +184,7 @@ export class Downloads {
     } catch (error) {
       const shape = toErrorShape(error);
       const paused = shape.code === 'cancelled';
+      if (!paused) await this.#forgetGoing(entry.id).catch(() => {}); // the first error counts
       this.#set(running, {
         state: paused ? 'paused' : 'failed',
         error: paused ? null : shape,
@@ -233,6 +261,7 @@ export class Downloads {
     const hashes = await readHashes(folder);
     let before = 0;
     await makeFolder(folder);
+    await write(join(folder, goingFile), '');
     for (const file of entry.files) {
       const path = join(folder, file.name);
       this.#set(running, { file: file.name });
@@ -260,7 +289,7 @@ export class Downloads {
       }
       before += (await stat(path)).size;
       this.#set(running, { receivedBytes: before, totalBytes: before + bytesAfter(entry, file.name) });
-      await writeHashes(folder, hashes);
+      await write(join(folder, hashesFile), JSON.stringify(hashes));
     }
     const description = {
       format: 'vmoba-model/1',
@@ -277,6 +306,7 @@ export class Downloads {
       await makeFolder(this.#options.library.paths.models);
       await rm(target, { recursive: true, force: true });
       await rename(folder, target);
+      await rm(join(target, goingFile), { force: true });
     } catch (error) {
       throw fileFailure(error, `Writing ${target}`);
     }
@@ -325,11 +355,14 @@ function newDownload(entry: CatalogueSource, shown: Partial<Download> & Pick<Dow
     controller: new AbortController(),
     finished: Promise.resolve(),
     wake: () => {},
+    wasGoing: false,
     toldAt: 0,
     rate: { at: performance.now(), bytes: shown.receivedBytes ?? 0 },
   };
 }
 
+/** In a download's folder from its start until somebody pauses it, it fails or it is done: what the studio's end leaves there. */
+const goingFile = 'going';
 const hashesFile = 'hashes.json';
 
 async function readHashes(folder: string): Promise<Record<string, string>> {
@@ -340,10 +373,10 @@ async function readHashes(folder: string): Promise<Record<string, string>> {
   }
 }
 
-async function writeHashes(folder: string, hashes: Record<string, string>): Promise<void> {
+async function write(path: string, content: string): Promise<void> {
   try {
-    await writeFile(join(folder, hashesFile), JSON.stringify(hashes));
+    await writeFile(path, content);
   } catch (error) {
-    throw fileFailure(error, `Writing ${folder}`);
+    throw fileFailure(error, `Writing ${path}`);
   }
 }
