@@ -121,3 +121,29 @@ test('every screen is whole for those who see it, hear it, or type', async ({ pa
   }
   expect(wrong).toEqual([]);
 });
+
+test('charts follow a theme that changes while they are shown', async ({ page, studio, open }) => {
+  await studio.render({ frames: 9, steps: 4, width: 64, height: 64 });
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await open(page);
+  await go(page, 'Library');
+  await page.getByRole('button', { name: /^Open/ }).click();
+  await page.getByRole('button', { name: 'Statistics' }).click();
+  await expect(page.getByRole('img', { name: /^Seconds of each step/ }).locator('canvas')).toBeVisible();
+  /** Whether the chart has a colour of the page's theme, of linear layers, which every step has. */
+  const ofTheTheme = () =>
+    page.evaluate(`(() => {
+      const canvas = document.querySelector('[aria-label^="Seconds of each step"] canvas');
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      const hex = getComputedStyle(document.documentElement).getPropertyValue('--linears').trim();
+      const [r, g, b] = [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
+      return Array.from({ length: data.length / 4 }, (_, index) => 4 * index).some(
+        (at) => data[at] === r && data[at + 1] === g && data[at + 2] === b,
+      );
+    })()`);
+  for (const colorScheme of ['dark', 'light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme });
+    await expect(page.locator('html')).toHaveAttribute('data-theme', colorScheme);
+    await expect.poll(ofTheTheme, colorScheme).toBe(true);
+  }
+});
