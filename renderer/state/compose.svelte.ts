@@ -89,9 +89,13 @@ export function createCompose(
     }
   }
 
-  function askSoon() {
+  function askAgain() {
     clearTimeout(askTimer);
     askTimer = setTimeout(() => void ask(), askPauseMs);
+  }
+
+  function askSoon() {
+    askAgain();
     clearTimeout(keepTimer);
     keepTimer = setTimeout(keep, keepPauseMs);
   }
@@ -105,6 +109,11 @@ export function createCompose(
     const { runAnyway: _, ...rest } = plain();
     return { ...rest, ...(estimate && !estimate.fitsMemory ? { runAnyway: true } : {}) };
   };
+
+  /** A finished render teaches what the next one costs. */
+  const end = client.on('renders.changed', ({ state }) => {
+    if (state === 'done') askAgain();
+  });
 
   const compose = {
     get settings() {
@@ -215,6 +224,7 @@ export function createCompose(
       return sourceTakeId;
     },
     dispose() {
+      end();
       clearTimeout(askTimer);
       clearTimeout(keepTimer);
     },

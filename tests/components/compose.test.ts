@@ -272,6 +272,15 @@ describe('the token grid', () => {
 });
 
 describe('the estimate', () => {
+  test('learns from a render as soon as it is finished', async () => {
+    const studio = await openStudio({ takes: 0, waiting: 1 });
+    await mountPart(studio, EstimateBar);
+    await expect.element(page.getByText('no render here yet')).toBeVisible();
+    const [waiting] = studio.world.renders;
+    for (let step = 0; step <= (waiting?.settings.steps ?? 0) + 1; step++) studio.world.advance();
+    await expect.element(page.getByText('from 1 render here')).toBeVisible();
+  });
+
   const cost = () => page.getByRole('group', { name: 'Estimate' });
   const bar = async (takes: number, changes = {}) => {
     const studio = await openStudio({ takes });
