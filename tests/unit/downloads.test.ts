@@ -476,6 +476,7 @@ describe('a model folder', () => {
     });
     await expect(client.call('models.import', { path: join(root, 'nowhere') })).rejects.toMatchObject({
       code: 'bad-model-file',
+      message: `${join(root, 'nowhere')}: there is no such folder on the machine that the studio runs on.`,
     });
   });
 

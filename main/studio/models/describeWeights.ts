@@ -94,8 +94,14 @@ async function kindOf(path: string, engines: EngineHost): Promise<ModelInspectio
 }
 
 async function listFiles(folder: string, levels: number): Promise<string[]> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
-    throw new StudioError('bad-model-file', `${folder}: ${error.message}`, { field: 'path', cause: error });
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
+    const reason =
+      error.code === 'ENOENT'
+        ? 'there is no such folder on the machine that the studio runs on.'
+        : error.code === 'EACCES'
+          ? 'the studio may not read this folder: change its permissions, or copy it elsewhere.'
+          : error.message;
+    throw new StudioError('bad-model-file', `${folder}: ${reason}`, { field: 'path', cause: error });
   });
   const paths: string[] = [];
   for (const entry of entries) {
