@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
 import { StudioError, type StudioErrorCode } from '../../contract/errors.ts';
 import type { Render } from '../../contract/renders.ts';
@@ -336,6 +336,17 @@ describe('the library', () => {
     await expect.poll(() => studio.app.takes.items.map(({ name }) => name)).toEqual(['take 1', 'take 3']);
     await page.getByRole('button', { name: 'Undo' }).click();
     await expect.poll(() => studio.app.takes.items.map(({ name }) => name)).toEqual(['take 1', 'take 2', 'take 3']);
+  });
+
+  test('in a narrow window everything above a take can be pressed', async () => {
+    await page.viewport(1000, 680);
+    onTestFinished(() => page.viewport(1280, 800));
+    const studio = await libraryOf(1);
+    await cards().first().click();
+    await page.getByRole('button', { name: 'Favourite' }).click();
+    await expect.poll(() => studio.world.takes[0]?.favourite).toBe(true);
+    await page.getByRole('button', { name: 'Show or hide: About this take' }).click();
+    await expect.element(page.getByRole('button', { name: 'Use these settings' })).toBeVisible();
   });
 
   test('a search that finds nothing says so and can be cleared', async () => {
