@@ -462,6 +462,7 @@ export const english = {
     back: 'Back to the library',
     useSettings: 'Use these settings',
     larger: 'Render larger',
+    noLarger: (model: string) => `${model} was made for no larger size.`,
     largerTitle: 'Render larger',
     largerHelp: 'Same prompt and seed at another size. Composition changes with the size.',
     again: 'Render again with full attention',
