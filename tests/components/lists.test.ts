@@ -349,6 +349,18 @@ describe('the library', () => {
     await expect.element(page.getByRole('button', { name: 'Use these settings' })).toBeVisible();
   });
 
+  test('in a narrow window what can be done with chosen takes stays in the window', async () => {
+    await page.viewport(1000, 680);
+    onTestFinished(() => page.viewport(1280, 800));
+    const studio = await libraryOf(3);
+    for (const name of ['take 1', 'take 2'])
+      await page.getByRole('button', { name: `Choose “${name}” for comparing` }).click();
+    const shown = ['Compare', 'Move to trash', 'Cancel'].map((name) => page.getByRole('button', { name, exact: true }));
+    for (const button of shown) expect(button.element().getBoundingClientRect().right).toBeLessThanOrEqual(984);
+    await page.getByRole('button', { name: 'Move to trash' }).click();
+    await expect.poll(() => studio.app.takes.items.length).toBe(1);
+  });
+
   test('a search that finds nothing says so and can be cleared', async () => {
     await libraryOf(3);
     await page.getByRole('searchbox').fill('zebra');
