@@ -238,6 +238,8 @@ export const english = {
       calibration: () => 'from a short measurement',
       none: () => 'no render here yet',
     },
+    openSettings: 'Open Settings',
+    leaveToSettings: 'Leave it to Settings',
     measureNow: 'Measure now',
     measuring: 'Measuring a few steps',
     render: 'Render',

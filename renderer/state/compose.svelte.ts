@@ -31,6 +31,9 @@ const fallback: Omit<RenderSettings, 'model' | 'prompt'> = {
   policy: policyPresets['vmoba-training-free'],
 };
 
+/** What Compose has no field for: left open it is what Settings says, or what the engine finds best. */
+export const leftToSettings = ['device', 'threads', 'memoryLimitBytes', 'precision'] as const;
+
 export const randomSeed = (): string => String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 /** What a model is best run with. */

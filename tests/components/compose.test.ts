@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { page, userEvent } from 'vitest/browser';
+import { StudioError } from '../../contract/errors.ts';
 import EstimateBar from '../../renderer/components/compose/EstimateBar.svelte';
 import PolicyCard from '../../renderer/components/compose/PolicyCard.svelte';
 import PromptBox from '../../renderer/components/compose/PromptBox.svelte';
 import SamplingCard from '../../renderer/components/compose/SamplingCard.svelte';
 import SizeCard from '../../renderer/components/compose/SizeCard.svelte';
 import Settings from '../../renderer/screens/Settings.svelte';
-import { mountApp, mountPart, openStudio } from './support/studio.ts';
+import { before, mountApp, mountPart, openStudio } from './support/studio.ts';
 
 const field = (name: string) => page.getByRole('spinbutton', { name, exact: true });
 const value = (name: string) => (field(name).element() as HTMLInputElement).value;
@@ -272,6 +273,21 @@ describe('the token grid', () => {
 });
 
 describe('the estimate', () => {
+  test('refused for what Compose has no field for, leads to where it is decided', async () => {
+    const studio = await openStudio();
+    const { compose } = studio.app;
+    before(studio, 'estimates.get', () =>
+      Promise.reject(new StudioError('unsupported', 'cuda:0: No NVIDIA driver was found.', { field: 'device' })),
+    );
+    compose.change({ device: 'cuda:0' });
+    await mountPart(studio, EstimateBar);
+    await expect.element(page.getByText('cuda:0: No NVIDIA driver was found.')).toBeVisible();
+    await page.getByRole('button', { name: 'Leave it to Settings' }).click();
+    expect(compose.settings.device).toBeUndefined();
+    await page.getByRole('button', { name: 'Open Settings' }).click();
+    expect(studio.app.navigation.screen).toBe('settings');
+  });
+
   test('learns from a render as soon as it is finished', async () => {
     const studio = await openStudio({ takes: 0, waiting: 1 });
     await mountPart(studio, EstimateBar);
