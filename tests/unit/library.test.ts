@@ -5,9 +5,11 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { openSync, writeSync, closeSync } from 'node:fs';
@@ -265,6 +267,38 @@ describe('backups', () => {
     expect((await client.call('studio.status')).notices).toEqual([
       expect.stringMatching(/^The daily backup of the library could not be made\./),
     ]);
+  });
+});
+
+describe('backups in a folder that was copied', () => {
+  test('are as old as their names say: the newest is restored, and the daily one is due', async () => {
+    const folder = tests.folder();
+    const first = await tests.open(folder);
+    await first.client.call('presets.save', {
+      name: 'mine',
+      kind: 'negative-prompt',
+      value: { negativePrompt: 'blur' },
+    });
+    await first.client.call('library.backup');
+    await first.close();
+    const backups = join(folder, 'backups');
+    const [daily = '', byHand = ''] = readdirSync(backups).sort();
+    const now = Date.now() / 1000;
+    utimesSync(join(backups, byHand), now - 7200, now - 7200);
+    utimesSync(join(backups, daily), now - 3600, now - 3600);
+    rmSync(join(folder, 'library.db'));
+    const again = await tests.open(folder);
+    const { client } = again;
+    expect((await client.call('library.backups')).items.map(({ name }) => name)).toEqual([byHand, daily]);
+    await client.call('library.restore');
+    expect((await client.call('presets.list')).items).toMatchObject([{ name: 'mine' }]);
+    await again.close();
+
+    rmSync(join(backups, daily));
+    const old = byHand.replace(/\d{4}-\d\d-\d\d/, '2026-01-02');
+    renameSync(join(backups, byHand), join(backups, old));
+    await tests.open(folder);
+    expect(readdirSync(backups)).toHaveLength(2);
   });
 });
 

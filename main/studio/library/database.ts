@@ -140,9 +140,12 @@ export function listBackups(paths: LibraryPaths): Backup[] {
     .sort((a, b) => b.createdAt - a.createdAt || (a.name < b.name ? 1 : -1));
 }
 
+/** When it was made, says its name: a copied folder's files are as old as the copy. */
 function backupFacts(paths: LibraryPaths, name: string): Backup {
   const { mtimeMs, size } = statSync(join(paths.backups, name));
-  return { name, createdAt: Math.round(mtimeMs), bytes: size };
+  const [, day, hour, minute, second, ms] = /^library-([\d-]{10})T(\d\d)-(\d\d)-(\d\d)-(\d{3})Z-/.exec(name) ?? [];
+  const named = Date.parse(`${day}T${hour}:${minute}:${second}.${ms}Z`);
+  return { name, createdAt: Number.isNaN(named) ? Math.round(mtimeMs) : named, bytes: size };
 }
 
 /** The daily backup, where it is due. Errors: those of makeBackup. */
