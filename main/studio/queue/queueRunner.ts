@@ -236,13 +236,18 @@ export class QueueRunner {
     if (!(await this.#hasRoom(waiting, settings))) return true;
     const render = await library.renders.takeNext();
     if (!render || this.#closing) return false;
+    if (this.#hold) {
+      // Somebody paused the queue while it looked what comes next.
+      await library.renders.putBackFirst(render.id);
+      return false;
+    }
     failpoint('render-started');
     let end: () => void = () => {};
     const running: Running = {
       render,
       live: new LiveRender(render.id, render.settings.steps, render.stepsDone, null),
       controller: new AbortController(),
-      wish: this.#hold ? 'pause-all' : null,
+      wish: null,
       toldAt: 0,
       minimumFreeBytes: settings.minimumFreeBytes,
       ended: new Promise((resolve) => (end = resolve)),
@@ -427,7 +432,7 @@ export class QueueRunner {
     }
     if (free >= needed + settings.minimumFreeBytes) return true;
     const enough = needed + settings.minimumFreeBytes;
-    this.#hold = { kind: 'waiting-for-space', reason: lowSpace(enough), enough };
+    this.#hold ??= { kind: 'waiting-for-space', reason: lowSpace(enough), enough };
     this.tell();
     return false;
   }
