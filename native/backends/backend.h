@@ -143,7 +143,6 @@ class Backend {
   virtual size_t bytesInUse() const = 0;
   virtual size_t peakBytes() const = 0;
   virtual size_t peakHeldBytes() const = 0;        ///< with what the pool keeps for reuse
-  virtual void forgetPeaks() = 0;                  ///< both peaks begin anew from what is in use and kept
   virtual void trim() = 0;  ///< gives pooled memory back to the system
 
   // Weights ------------------------------------------------------------------------------------------------------

@@ -58,12 +58,6 @@ void MemoryPool::giveBack(std::byte* address, size_t bytes) {
   free_.emplace(bytes, address);
 }
 
-void MemoryPool::forgetPeaks() {
-  const std::lock_guard lock(mutex_);
-  peak_ = inUse_;
-  peakHeld_ = held_;
-}
-
 void MemoryPool::trim() {
   const std::lock_guard lock(mutex_);
   trimLocked();

@@ -34,7 +34,6 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   size_t peak() const { return peak_; }
   /// The most ever taken from the source: blocks in use and blocks kept for reuse.
   size_t peakHeld() const { return peakHeld_; }
-  void forgetPeaks();
 
  private:
   struct Block;

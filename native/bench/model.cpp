@@ -140,7 +140,6 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
     double denseSeconds = 0, denseProcessor = 0;
     for (const Json& policyJson : policies) {
       const AttentionPolicy policy = AttentionPolicy::parse(policyJson);
-      backend->forgetPeaks();
       Json row = passes.row(policy);
       row.set("streamed", streamed);
       const double seconds = row.numberOr("seconds", 0), processor = row.numberOr("processorSeconds", 0);

@@ -9,19 +9,18 @@
 #include "native/engine/loaded_model.h"
 #include "native/engine/session.h"
 #include "native/tools/random_model/random_model.h"
-#include "native/tools/random_model/random_model_options.h"
 
 namespace vmoba {
 namespace {
 
 constexpr int64_t kStepsPerLine = 10;
 
-Json modelOptions(const Json& options) {
+void makeModel(const std::string& folder, const Json& options) {
   Json made;
   made.set("preset", options.stringOr("preset", "1.3b")).set("tokenizer", options.stringOr("tokenizer", "resources/models/nano/spiece.model")).set("durable", false);
   for (const char* name : {"layers", "textLayers"})
     if (const Json* value = options.find(name)) made.set(name, *value);
-  return made;
+  writeRandomModel(folder, made);
 }
 
 Json policyOf(const Json& options) {
@@ -32,8 +31,10 @@ Json policyOf(const Json& options) {
   return name == "dense" ? policy : policy.set("denseSteps", options.numberOr("denseSteps", name == "vmoba-training-free" ? 0.25 : 0));
 }
 
-/// What the app would send, with the model's own defaults, or null, for what is not asked for.
-Json requestOf(const std::string& folder, const Json* defaults, const Json& options) {
+/// What the app would send, with the model's own defaults for what is not asked for.
+Json requestOf(const std::string& folder, const Json& options) {
+  const Json description = ModelDescription::read(folder).json;
+  const Json* defaults = description.find("defaults");
   Json request;
   request.set("model", folder).set("prompt", options.stringOr("prompt", "A red ball rolls over a wooden table, then falls to the floor."));
   request.set("negativePrompt", options.stringOr("negativePrompt", "")).set("seed", options.integerOr("seed", 0)).set("policy", policyOf(options));
@@ -108,16 +109,13 @@ Json benchRender(const Json& options, const std::function<void(const Json&)>& pr
   std::optional<ScratchFolder> scratch;
   double making = 0;
   if (folder.empty()) {
-    const Json made = modelOptions(options), defaults = RandomModelOptions::read(made).defaults;
-    RenderRequest::parse(requestOf("to be made", &defaults, options));  // refused before anything is made
     folder = scratch.emplace(options, "vmoba-bench-render").path();
     tell("making a random model", Json().set("folder", folder));
     const double started = wallSeconds();
-    writeRandomModel(folder, made);
+    makeModel(folder, options);
     making = wallSeconds() - started;
   }
-  const Json description = ModelDescription::read(folder).json;
-  const RenderRequest request = RenderRequest::parse(requestOf(folder, description.find("defaults"), options));
+  const RenderRequest request = RenderRequest::parse(requestOf(folder, options));
   const Json plan = planRender(request);
   tell("loading", Json().set("plan", plan).set("modelMadeInSeconds", making));
 
