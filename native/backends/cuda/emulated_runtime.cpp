@@ -64,15 +64,8 @@ class EmulatedRuntime final : public DeviceRuntime {
     sizes_.erase(found);
     deleteBytes(address);
   }
-  std::byte* allocatePinned(size_t bytes) override {
-    if (++pinnedAllocations_ == faults_.refusePinned) return nullptr;
-    if (faults_.pinnedHeld) ++*faults_.pinnedHeld;
-    return newBytes(bytes);
-  }
-  void freePinned(std::byte* address) noexcept override {
-    if (faults_.pinnedHeld) --*faults_.pinnedHeld;
-    deleteBytes(address);
-  }
+  std::byte* allocatePinned(size_t bytes) override { return newBytes(bytes); }
+  void freePinned(std::byte* address) noexcept override { deleteBytes(address); }
 
   void copyToDevice(StreamId stream, std::byte* device, const std::byte* host, size_t bytes) override { copy(stream, device, host, bytes); }
   void copyToHost(StreamId stream, std::byte* host, const std::byte* device, size_t bytes) override { copy(stream, host, device, bytes); }
@@ -170,7 +163,7 @@ class EmulatedRuntime final : public DeviceRuntime {
   std::map<std::byte*, size_t> sizes_;
   std::deque<Late> copies_;
   size_t held_ = 0;
-  int64_t allocations_ = 0, pinnedAllocations_ = 0, launches_ = 0;
+  int64_t allocations_ = 0, launches_ = 0;
   const char* lost_ = nullptr;
 };
 

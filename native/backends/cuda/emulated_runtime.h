@@ -13,8 +13,6 @@ namespace vmoba::cuda {
 struct EmulatedFaults {
   int64_t refuseAllocation = 0;  ///< the n-th device allocation is refused
   int64_t refusedAllocations = 1;///< and as many following ones, counted from it
-  int64_t refusePinned = 0;      ///< the n-th allocation of pinned memory is refused
-  std::shared_ptr<int64_t> pinnedHeld;  ///< counts pinned allocations not given back, where it is set
   int64_t loseDeviceAtLaunch = 0;///< the n-th launch, and everything after it, fails
   size_t memoryBytes = size_t{8} << 30;
   /// From the environment (VMOBA_EMULATED_LOSE_AT, VMOBA_EMULATED_REFUSE_AT, VMOBA_EMULATED_MEMORY), for whole-program tests.
