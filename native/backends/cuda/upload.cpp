@@ -13,15 +13,10 @@ constexpr size_t kWeightSlots = 4, kWeightSlotBytes = size_t{8} << 20;
 PinnedSlots::PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes, unsigned threads)
     : runtime_(runtime), slotBytes_(slotBytes), slots_(slots), fill_(threads) {
   for (Slot& slot : slots_) {
-    slot.memory = runtime_.allocatePinned(slotBytes);
-    if (slot.memory == nullptr) throw Error(ErrorCode::OutOfMemory, "the system refused " + std::to_string(slots * slotBytes >> 20) + " MiB of pinned memory for copies to the GPU");
+    slot.memory = {runtime_.allocatePinned(slotBytes), [&runtime](std::byte* memory) { runtime.freePinned(memory); }};
+    if (!slot.memory) throw Error(ErrorCode::OutOfMemory, "the system refused " + std::to_string(slots * slotBytes >> 20) + " MiB of pinned memory for copies to the GPU");
     slot.done = runtime_.makeEvent();
   }
-}
-
-PinnedSlots::~PinnedSlots() {
-  for (Slot& slot : slots_)
-    if (slot.memory != nullptr) runtime_.freePinned(slot.memory);
 }
 
 PinnedSlots::Slot& PinnedSlots::next() {
@@ -33,8 +28,8 @@ PinnedSlots::Slot& PinnedSlots::next() {
 
 void PinnedSlots::through(StreamId stream, const std::byte* host, size_t bytes, const std::function<void(const std::byte*)>& enqueue) {
   Slot& slot = next();
-  fill_.copy(slot.memory, host, bytes);
-  enqueue(slot.memory);
+  fill_.copy(slot.memory.get(), host, bytes);
+  enqueue(slot.memory.get());
   runtime_.record(*slot.done, stream);
   slot.busy = true;
 }

@@ -22,7 +22,6 @@ class PinnedSlots {
  public:
   /// `threads` fill a slot together.
   PinnedSlots(DeviceRuntime& runtime, size_t slots, size_t slotBytes, unsigned threads = 1);
-  ~PinnedSlots();
   size_t slotBytes() const { return slotBytes_; }
 
   /// Enqueues host -> device on `stream` in pieces; `host` may be reused on return.
@@ -32,7 +31,7 @@ class PinnedSlots {
 
  private:
   struct Slot {
-    std::byte* memory = nullptr;
+    std::unique_ptr<std::byte, std::function<void(std::byte*)>> memory;  ///< pinned
     std::unique_ptr<DeviceEvent> done;
     bool busy = false;
   };
