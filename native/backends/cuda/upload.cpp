@@ -110,6 +110,13 @@ void WeightLoader::work() {
   std::shared_ptr<Storage> scratchStorage;
   std::byte* scratch = nullptr;
   bool bound = false;
+  // Where a job failed and at the end: the device may still be reading the slots and filling memory that others would be given next.
+  const auto settle = [&] {
+    try {
+      if (bound) runtime_->synchronize(StreamId::Copy);
+    } catch (...) {  // a lost device reads nothing more
+    }
+  };
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
@@ -129,6 +136,7 @@ void WeightLoader::work() {
       runtime_->record(*job.arrival->event_, StreamId::Copy);
     } catch (...) {
       failure = std::current_exception();
+      settle();
     }
     lock.lock();
     job.arrival->failure_ = failure;
@@ -143,11 +151,7 @@ void WeightLoader::work() {
     progress_.notify_all();
   }
   lock.unlock();
-  // The device may still be reading the slots and filling memory that others would be given next.
-  try {
-    if (bound) runtime_->synchronize(StreamId::Copy);
-  } catch (...) {  // a lost device reads nothing more
-  }
+  settle();
   inFlight_.clear();
 }
 

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "native/backends/cuda/emulated_runtime.h"
 #include "native/backends/cuda/upload.h"
 #include "native/base/error.h"
 
@@ -65,6 +66,41 @@ TEST(PinnedSlots, GiveEverythingBackAlsoWhenNotAllCouldBeMade) {
     EXPECT_EQ(runtime->pinned(), 0u);
     EXPECT_EQ(runtime->events(), 0u);
   }
+}
+
+class EmulatedMemory final : public MemorySource {
+ public:
+  explicit EmulatedMemory(std::shared_ptr<DeviceRuntime> runtime) : runtime_(std::move(runtime)) {}
+  std::byte* allocate(size_t bytes) override { return runtime_->allocate(bytes); }
+  void free(std::byte* address) noexcept override { runtime_->free(address); }
+  const char* description() const override { return "the test"; }
+
+ private:
+  std::shared_ptr<DeviceRuntime> runtime_;
+};
+
+/// Tells at its end whether what was copied into it had arrived.
+struct Filled final : Storage {
+  explicit Filled(bool& arrived) : arrived_(arrived) {}
+  ~Filled() override { arrived_ = value == std::byte{7}; }
+  std::byte value{};
+  bool& arrived_;
+};
+
+TEST(WeightLoader, KeepsMemoryUntilTheDeviceIsDoneWithItAlsoWhenAJobFailsHalfway) {
+  const auto runtime = makeEmulatedRuntime();  // copies as late as CUDA may
+  WeightLoader loader(runtime, std::make_shared<MemoryPool>(std::make_unique<EmulatedMemory>(runtime), 0));
+  bool arrived = false;
+  auto memory = std::make_shared<Filled>(arrived);
+  auto arrival = loader.load(memory, [to = &memory->value](WeightLoader::Lane& lane) {
+    const std::byte seven{7};
+    lane.copy(to, &seven, 1);
+    throw Error(ErrorCode::Unsupported, "the second weight has no kernel");
+  });
+  memory.reset();
+  EXPECT_THROW(loader.await(*arrival), Error);
+  arrival.reset();
+  EXPECT_TRUE(arrived);
 }
 
 }  // namespace
