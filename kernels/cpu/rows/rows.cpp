@@ -90,15 +90,21 @@ VMOBA_CLONES void addScaled(float* x, const float* y, const float* gate, int64_t
   }
 }
 
+// x / (1 + exp(exponent)); a zero of x's sign where fastExp saturates, however large x. Masked, for a choice would become a branch.
+inline float gated(float x, float exponent) {
+  const uint32_t kept = (static_cast<uint32_t>(exponent > 88.0f) - 1) | 0x80000000u;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(x / (1.0f + fastExp(exponent))) & kept);
+}
+
 VMOBA_CLONES void siluBlock(float* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] = x[i] / (1.0f + fastExp(-x[i]));
+  for (int64_t i = 0; i < n; ++i) x[i] = gated(x[i], -x[i]);
 }
 
 VMOBA_CLONES void geluTanhBlock(float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const float inner = 0.7978845608028654f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
     // 0.5·(1 + tanh(u)) = 1/(1 + exp(-2u))
-    x[i] = x[i] / (1.0f + fastExp(-2.0f * inner));
+    x[i] = gated(x[i], -2.0f * inner);
   }
 }
 
