@@ -60,6 +60,18 @@ TEST(Elements, FunctionsToF32Accuracy) {
   }
 }
 
+TEST(Elements, FunctionsOfNumbersOfAnySize) {
+  const Values<float> x({-150, -1e30f, -3.4e38f, 150, 1e30f, 3.4e38f});
+  for (const Function function : {Function::GeluTanh, Function::GeluErf, Function::Silu}) {
+    auto out = Values<float>::poisoned(6);
+    mapElements(x.data(), DType::F32, out.data(), DType::F32, function, 6, {});
+    for (size_t i = 0; i < 6; ++i) {
+      EXPECT_EQ(out[i], std::max(x.exact[i], 0.0)) << x.exact[i];
+      EXPECT_EQ(std::signbit(out[i]), i < 3) << x.exact[i];
+    }
+  }
+}
+
 TEST(Elements, AddRepeated) {
   const Values<float> a(random(6 * 7, 1)), b(random(7, 2));
   auto out = Values<float>::poisoned(6 * 7);
