@@ -12,7 +12,10 @@
 namespace vmoba::cpu {
 #if defined(VMOBA_AVX512_BF16)
 bool avx512bf16::available() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+  // Virtual machines hide instructions one by one: all of x86-64-v4 that every compiler can ask for.
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 #endif
 #if defined(VMOBA_AMX)

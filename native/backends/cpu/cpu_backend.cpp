@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/rows/rows.h"
+#include "kernels/cpu/tile.h"
 #include "native/base/error.h"
 #include "native/base/large_memory.h"
 #include "native/base/parallel.h"
@@ -61,14 +62,7 @@ std::vector<std::byte> stack(std::span<const WeightView* const> views, DType typ
 
 }  // namespace
 
-bool hasFastBf16() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  static const bool fast = std::strcmp(ProductLibrary::name(), "portable") != 0 && __builtin_cpu_supports("avx512bf16");
-  return fast;
-#else
-  return false;
-#endif
-}
+bool hasFastBf16() { return ProductLibrary::hasFastBf16() && chooseTileKernel(DType::BF16, nullptr).element == DType::BF16; }
 
 DeviceInfo describeCpu() {
   DeviceInfo info;
@@ -83,7 +77,7 @@ DeviceInfo describeCpu() {
 
 std::unique_ptr<Backend> makeCpuBackend(const BackendOptions& options) {
   if (options.precision == Precision::BF16 && !hasFastBf16())
-    throw Error(ErrorCode::Unsupported, "this processor has no bf16 arithmetic; use f32", "precision");
+    throw Error(ErrorCode::Unsupported, "this processor or build has no bf16 arithmetic; use f32", "precision");
   return std::make_unique<CpuBackend>(options);
 }
 

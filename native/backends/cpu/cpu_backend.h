@@ -11,7 +11,7 @@ namespace vmoba::cpu {
 
 DeviceInfo describeCpu();
 std::unique_ptr<Backend> makeCpuBackend(const BackendOptions& options);
-/// True when this processor and build multiply bf16 at full speed.
+/// True when products and attention both multiply bf16 at full speed, in this build and on this processor.
 bool hasFastBf16();
 
 /// Matrix products and convolutions: oneDNN or the portable implementation, chosen at build time; `withMatrixUnit` puts our own products before it.
@@ -36,6 +36,8 @@ class ProductLibrary {
   virtual bool mayUseMatrixUnit() const { return false; }
   static std::unique_ptr<ProductLibrary> make(DType activationType);
   static const char* name();  ///< "oneDNN 2.6.3" or "portable"
+  /// Whether the library multiplies bf16 by instructions made for it, and may use them.
+  static bool hasFastBf16();
 };
 
 /// `library`, but for products that the processor's matrix unit does by our own kernel.

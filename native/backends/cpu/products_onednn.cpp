@@ -43,6 +43,12 @@ void setActivation(dnnl::primitive_attr& attributes, Activation activation) {
   attributes.set_post_ops(post);
 }
 
+/// What the processor has and ONEDNN_MAX_CPU_ISA allows. Sets of bits, not steps of a ladder.
+bool mayUse(dnnl::cpu_isa isa) {
+  const auto wanted = static_cast<unsigned>(isa), effective = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  return (effective & wanted) == wanted;
+}
+
 class OneDnnProducts final : public ProductLibrary {
  public:
   explicit OneDnnProducts(DType type) : type_(type), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
@@ -133,11 +139,7 @@ class OneDnnProducts final : public ProductLibrary {
     stream_.wait();
   }
 
-  bool mayUseMatrixUnit() const override {
-    // Sets of bits, not steps of a ladder.
-    const auto amx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx), effective = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-    return type_ == DType::BF16 && (effective & amx) == amx;
-  }
+  bool mayUseMatrixUnit() const override { return type_ == DType::BF16 && mayUse(dnnl::cpu_isa::avx512_core_amx); }
 
  private:
   memory makeBias(const memory::dims& dims, memory::format_tag tag, std::span<const float> values) {
@@ -154,6 +156,8 @@ class OneDnnProducts final : public ProductLibrary {
 }  // namespace
 
 std::unique_ptr<ProductLibrary> ProductLibrary::make(DType activationType) { return std::make_unique<OneDnnProducts>(activationType); }
+
+bool ProductLibrary::hasFastBf16() { return mayUse(dnnl::cpu_isa::avx512_core_bf16); }
 
 const char* ProductLibrary::name() {
   static const std::string text = [] {

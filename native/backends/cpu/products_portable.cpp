@@ -137,5 +137,6 @@ std::unique_ptr<ProductLibrary> ProductLibrary::make(DType activationType) {
 }
 
 const char* ProductLibrary::name() { return "portable"; }
+bool ProductLibrary::hasFastBf16() { return false; }
 
 }  // namespace vmoba::cpu
