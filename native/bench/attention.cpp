@@ -45,8 +45,7 @@ struct Setting {
 };
 
 Setting readSetting(const Json& options, int64_t tokens, const std::function<void(const Json&)>& progress) {
-  const std::string wanted = options.stringOr("precision", "auto"), clockName = options.stringOr("clock", "wall");
-  if (wanted != "auto" && wanted != "bf16" && wanted != "f32") throw Error(ErrorCode::BadRequest, "precision must be auto, bf16 or f32", "precision");
+  const std::string wanted = benchPrecision(options), clockName = options.stringOr("clock", "wall");
   if (clockName != "wall" && clockName != "cpu") throw Error(ErrorCode::BadRequest, "clock must be wall or cpu", "clock");
   if (const int64_t threads = options.integerOr("threads", 0); threads > 0) setThreadCount(static_cast<int>(std::min<int64_t>(threads, 1024)));
   Setting s;

@@ -35,15 +35,22 @@ inline Grid benchGrid(const Json& options, int64_t defaultTokens) {
 }
 
 /// A policy object as it is, or one of the app's presets by its name, without the members that keep steps or short clips dense.
-inline Json namedPolicy(const Json& entry) {
+inline Json namedPolicy(const Json& entry, const std::string& option) {
   if (entry.isObject()) return entry;
-  const std::string& name = entry.asString("policies");
+  const std::string& name = entry.asString(option);
   Json policy;
   policy.set("name", name);
   if (name == "dense") return policy.set("mode", "dense");
   if (name == "vmoba-training-free") return policy.set("mode", "topk").set("scope", "query_head").set("kShare", 0.25);
   if (name == "vmoba-trained") return policy.set("mode", "threshold").set("scope", "head_global").set("tau", 0.25);
-  throw Error(ErrorCode::BadRequest, "policies are dense, vmoba-training-free, vmoba-trained or a policy object, not '" + name + "'", "policies");
+  throw Error(ErrorCode::BadRequest, option + ": a policy is dense, vmoba-training-free, vmoba-trained or an object, not '" + name + "'", option);
+}
+
+/// auto, bf16 or f32.
+inline std::string benchPrecision(const Json& options) {
+  std::string precision = options.stringOr("precision", "auto");
+  if (precision != "auto" && precision != "bf16" && precision != "f32") throw Error(ErrorCode::BadRequest, "precision must be auto, bf16 or f32", "precision");
+  return precision;
 }
 
 /// `backend` as verify names it, or `device` as requests do.

@@ -27,14 +27,15 @@ std::vector<bool> streamModes(const Json& options) {
   return {stream->asBool("stream")};
 }
 
-std::vector<Json> policiesOf(const Json& options) {
-  std::vector<Json> policies;
+std::vector<AttentionPolicy> policiesOf(const Json& options) {
+  std::vector<AttentionPolicy> policies;
+  const auto add = [&](const Json& policy) { policies.push_back(AttentionPolicy::parse(namedPolicy(policy, "policies"))); };
   if (const Json* list = options.find("policies"); list != nullptr) {
-    if (list->isString()) policies.push_back(namedPolicy(*list));
+    if (list->isString()) add(*list);
     else
-      for (const Json& entry : list->asArray("policies")) policies.push_back(namedPolicy(entry));
+      for (const Json& entry : list->asArray("policies")) add(entry);
   } else {
-    for (const char* name : {"dense", "vmoba-trained", "vmoba-training-free"}) policies.push_back(namedPolicy(Json(name)));
+    for (const char* name : {"dense", "vmoba-trained", "vmoba-training-free"}) add(name);
   }
   return policies;
 }
@@ -113,6 +114,15 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
   const Grid grid = benchGrid(options, 2550);
   const double denseShare = options.numberOr("denseShare", 0.25);
   if (!(denseShare >= 0 && denseShare <= 1)) throw Error(ErrorCode::BadRequest, "denseShare must be 0 to 1", "denseShare");
+  // Whatever would be refused is refused before gigabytes are written.
+  const std::vector<AttentionPolicy> policies = policiesOf(options);
+  const std::vector<bool> modes = streamModes(options);
+  RenderRequest wanted;
+  wanted.device = benchDevice(options);
+  wanted.precision = benchPrecision(options);
+  const Precision precision = choosePrecision(wanted);
+  const auto newBackend = [&] { return makeBackend(wanted.device, {precision, static_cast<int>(std::clamp<int64_t>(options.integerOr("threads", 0), 0, 1024)), 0}); };
+  newBackend();
   std::string folder = options.stringOr("model", "");
   std::optional<ScratchFolder> scratch;
   if (folder.empty()) {
@@ -126,20 +136,13 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
     writeRandomTensors(folder + "/dit.safetensors", planTensors(shape), describe(shape), 1, false);
   }
   const auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open((fs::path(folder) / "dit.safetensors").string()));
-  RenderRequest wanted;
-  wanted.device = benchDevice(options);
-  wanted.precision = options.stringOr("precision", "auto");
-  const Precision precision = choosePrecision(wanted);
-
-  const std::vector<Json> policies = policiesOf(options);
   Json rows(Json::Array{}), result;
-  for (const bool streamed : streamModes(options)) {
-    const auto backend = makeBackend(wanted.device, {precision, static_cast<int>(options.integerOr("threads", 0)), 0});
+  for (const bool streamed : modes) {
+    const auto backend = newBackend();
     Dit dit(*backend, checkpoint, streamed);
     Passes passes(*backend, dit, grid, options);
     double denseSeconds = 0, denseProcessor = 0;
-    for (const Json& policyJson : policies) {
-      const AttentionPolicy policy = AttentionPolicy::parse(policyJson);
+    for (const AttentionPolicy& policy : policies) {
       Json row = passes.row(policy);
       row.set("streamed", streamed);
       const double seconds = row.numberOr("seconds", 0), processor = row.numberOr("processorSeconds", 0);

@@ -1,5 +1,6 @@
 #include "native/bench/render.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 
@@ -9,32 +10,32 @@
 #include "native/engine/loaded_model.h"
 #include "native/engine/session.h"
 #include "native/tools/random_model/random_model.h"
+#include "native/tools/random_model/random_model_options.h"
 
 namespace vmoba {
 namespace {
 
 constexpr int64_t kStepsPerLine = 10;
 
-void makeModel(const std::string& folder, const Json& options) {
+/// What the random model is made of.
+Json randomModelOf(const Json& options) {
   Json made;
   made.set("preset", options.stringOr("preset", "1.3b")).set("tokenizer", options.stringOr("tokenizer", "resources/models/nano/spiece.model")).set("durable", false);
   for (const char* name : {"layers", "textLayers"})
     if (const Json* value = options.find(name)) made.set(name, *value);
-  writeRandomModel(folder, made);
+  return made;
 }
 
 Json policyOf(const Json& options) {
   const Json* given = options.find("policy");
-  Json policy = namedPolicy(given != nullptr ? *given : Json("vmoba-training-free"));
+  Json policy = namedPolicy(given != nullptr ? *given : Json("vmoba-training-free"), "policy");
   if (given != nullptr && given->isObject()) return policy;
   const std::string name = policy.stringOr("name", "");
   return name == "dense" ? policy : policy.set("denseSteps", options.numberOr("denseSteps", name == "vmoba-training-free" ? 0.25 : 0));
 }
 
-/// What the app would send, with the model's own defaults for what is not asked for.
-Json requestOf(const std::string& folder, const Json& options) {
-  const Json description = ModelDescription::read(folder).json;
-  const Json* defaults = description.find("defaults");
+/// What the app would send, with the model's own defaults (or null) for what is not asked for.
+RenderRequest requestOf(const std::string& folder, const Json* defaults, const Json& options) {
   Json request;
   request.set("model", folder).set("prompt", options.stringOr("prompt", "A red ball rolls over a wooden table, then falls to the floor."));
   request.set("negativePrompt", options.stringOr("negativePrompt", "")).set("seed", options.integerOr("seed", 0)).set("policy", policyOf(options));
@@ -47,6 +48,16 @@ Json requestOf(const std::string& folder, const Json& options) {
   request.set("device", benchDevice(options));
   for (const char* name : {"precision", "threads", "memoryLimitBytes", "runAnyway"})
     if (const Json* value = options.find(name)) request.set(name, *value);
+  return RenderRequest::parse(request);
+}
+
+/// The request for a random model that has yet to be made: whatever would be refused is refused before gigabytes are written.
+RenderRequest requestOfRandomModel(const RandomModelOptions& model, const Json& options) {
+  RenderRequest request = requestOf("random", &model.defaults, options);
+  DitConfig dit;
+  std::copy(model.dit.patch.begin(), model.dit.patch.end(), dit.patch.begin());
+  request.check(dit);
+  makeBackend(request.device, {choosePrecision(request), request.threads, request.memoryLimitBytes});
   return request;
 }
 
@@ -108,14 +119,19 @@ Json benchRender(const Json& options, const std::function<void(const Json&)>& pr
   std::string folder = options.stringOr("model", "");
   std::optional<ScratchFolder> scratch;
   double making = 0;
+  RenderRequest request;
   if (folder.empty()) {
-    folder = scratch.emplace(options, "vmoba-bench-render").path();
+    const Json made = randomModelOf(options);
+    request = requestOfRandomModel(RandomModelOptions::read(made), options);
+    request.model = folder = scratch.emplace(options, "vmoba-bench-render").path();
     tell("making a random model", Json().set("folder", folder));
     const double started = wallSeconds();
-    makeModel(folder, options);
+    writeRandomModel(folder, made);
     making = wallSeconds() - started;
+  } else {
+    const Json description = ModelDescription::read(folder).json;
+    request = requestOf(folder, description.find("defaults"), options);
   }
-  const RenderRequest request = RenderRequest::parse(requestOf(folder, options));
   const Json plan = planRender(request);
   tell("loading", Json().set("plan", plan).set("modelMadeInSeconds", making));
 

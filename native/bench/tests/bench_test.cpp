@@ -220,6 +220,35 @@ TEST(BenchRender, RunsTextStepsAndDecodeAndSplitsTheirTime) {
   EXPECT_GE(result.integerOr("poolHeldPeakBytes", 0), result.integerOr("poolPeakBytes", 1));
 }
 
+/// Codes of what a benchmark refuses, and that it had written nothing by then.
+std::vector<ErrorCode> refusals(Json (*bench)(const Json&, const std::function<void(const Json&)>&), const char* common, const std::vector<const char*>& requests) {
+  const auto scratch = std::filesystem::temp_directory_path() / ("vmoba-refused-" + std::to_string(::getpid()));
+  std::vector<ErrorCode> codes;
+  for (const char* request : requests) {
+    Json options = Json::parse(common);
+    const Json more = Json::parse(request);
+    for (const auto& [name, value] : more.asObject("more")) options.set(name, value);
+    options.set("scratch", scratch.string());
+    codes.push_back(codeOf([&] { bench(options, [&](const Json& line) { ADD_FAILURE() << request << " got as far as " << line.dump(); }); }));
+    EXPECT_FALSE(std::filesystem::remove(scratch)) << request;
+  }
+  return codes;
+}
+
+TEST(BenchRender, RefusesBadRequestsBeforeItMakesAModel) {
+  const std::string common = R"({"preset":"tiny","width":64,"height":48,"frames":9,"steps":1,"tokenizer":")" + std::string(VMOBA_FIXTURES) + R"(/tokenizer/spiece.model"})";
+  EXPECT_EQ(refusals(benchRender, common.c_str(), {R"({"policy":"imagined"})", R"({"policy":{"mode":"sometimes"}})", R"({"steps":0})", R"({"width":72})", R"({"frames":8})", R"({"precision":"f8"})"}),
+            std::vector(6, ErrorCode::BadRequest));
+  EXPECT_EQ(refusals(benchRender, common.c_str(), {R"({"backend":"abacus"})"}), std::vector{ErrorCode::Unsupported});
+}
+
+TEST(BenchModel, RefusesBadOptionsBeforeItMakesWeights) {
+  const char* common = R"({"preset":"tiny","grid":[3,4,4],"repeats":1})";
+  EXPECT_EQ(refusals(benchModel, common, {R"({"policies":["imagined"]})", R"({"policies":[{"mode":"sometimes"}]})", R"({"stream":"sometimes"})", R"({"precision":"f8"})", R"({"denseShare":2})"}),
+            std::vector(5, ErrorCode::BadRequest));
+  EXPECT_EQ(refusals(benchModel, common, {R"({"backend":"abacus"})"}), std::vector{ErrorCode::Unsupported});
+}
+
 TEST(BenchRender, OfDensePolicyHasNoSparseSteps) {
   const Json result = renderTiny("cpu", R"({"policy":"dense","steps":2})");
   EXPECT_EQ(result.integerOr("denseSteps", 0), 2);
