@@ -141,8 +141,9 @@ class Backend {
   virtual void zero(const Tensor& tensor) = 0;
   virtual void synchronize() = 0;
   virtual size_t bytesInUse() const = 0;
-  virtual size_t peakBytes() const = 0;
+  virtual size_t peakBytes() const = 0;            ///< since the peaks were restarted, or ever
   virtual size_t peakHeldBytes() const = 0;        ///< with what the pool keeps for reuse
+  virtual void restartPeaks() = 0;                 ///< peaks count from what is in use and held now
   virtual void trim() = 0;  ///< gives pooled memory back to the system
 
   // Weights ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,12 @@ void MemoryPool::giveBack(std::byte* address, size_t bytes) {
   free_.emplace(bytes, address);
 }
 
+void MemoryPool::restartPeaks() {
+  const std::lock_guard lock(mutex_);
+  peak_ = inUse_;
+  peakHeld_ = held_;
+}
+
 void MemoryPool::trim() {
   const std::lock_guard lock(mutex_);
   trimLocked();

@@ -32,8 +32,10 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
   void trim();
   size_t inUse() const { return inUse_; }
   size_t peak() const { return peak_; }
-  /// The most ever taken from the source: blocks in use and blocks kept for reuse.
+  /// The most taken from the source: blocks in use and blocks kept for reuse.
   size_t peakHeld() const { return peakHeld_; }
+  /// From here on peaks count from what is in use and held now.
+  void restartPeaks();
 
  private:
   struct Block;

@@ -143,6 +143,7 @@ Json benchModel(const Json& options, const std::function<void(const Json&)>& pro
     Passes passes(*backend, dit, grid, options);
     double denseSeconds = 0, denseProcessor = 0;
     for (const AttentionPolicy& policy : policies) {
+      backend->restartPeaks();
       Json row = passes.row(policy);
       row.set("streamed", streamed);
       const double seconds = row.numberOr("seconds", 0), processor = row.numberOr("processorSeconds", 0);

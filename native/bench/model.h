@@ -14,7 +14,8 @@ namespace vmoba {
 /// denseShare (0.25: the share of dense steps in `mixedSpeedup`, the speed-up over dense of a render that mixes both kinds of steps).
 ///
 /// Seconds are wall clock; processorSeconds are of all threads, for machines that others use too, and show threads that spin.
-/// `ceiling`: the speed-up over dense that the FLOPs allow at the measured density.
+/// `ceiling`: the speed-up over dense that the FLOPs allow at the measured density. `poolPeakBytes` is the row's own (what earlier rows
+/// left in the pool may serve, up to an eighth too large), `peakResidentBytes` the process's so far.
 Json benchModel(const Json& options, const std::function<void(const Json&)>& progress);
 
 }  // namespace vmoba

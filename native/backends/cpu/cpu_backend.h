@@ -61,6 +61,7 @@ class CpuBackend final : public Backend {
   size_t bytesInUse() const override { return pool_->inUse(); }
   size_t peakBytes() const override { return pool_->peak(); }
   size_t peakHeldBytes() const override { return pool_->peakHeld(); }
+  void restartPeaks() override { pool_->restartPeaks(); }
   void trim() override { pool_->trim(); }
 
   std::shared_ptr<LinearWeight> makeLinear(std::span<const WeightView* const> weights, std::span<const WeightView* const> biases) override;

@@ -266,6 +266,13 @@ TEST(BenchModel, ComparesStreamedWithResidentWeightsAndMixesDenseSteps) {
   EXPECT_LT(rows[3].numberOr("density", 1), 1);
 }
 
+TEST(BenchModel, TellsThePeakOfEachRow) {
+  const Json result = benchModel(Json::parse(R"({"preset":"tiny","grid":[3,8,8],"precision":"f32","repeats":1,"policies":["vmoba-trained","dense"]})"), ignore);
+  const auto& rows = result.at("rows").asArray("rows");
+  EXPECT_LT(rows[1].integerOr("poolPeakBytes", 0), rows[0].integerOr("poolPeakBytes", 0));  // dense attention needs no selection
+  EXPECT_GT(rows[1].integerOr("poolPeakBytes", 0), result.integerOr("weightBytes", 0));
+}
+
 #ifdef VMOBA_EMULATED
 TEST(BenchOnADevice, RendersLikeTheCpu) {
   const Json device = renderTiny("emulated", R"({"steps":2,"width":32,"height":32,"frames":5})"), cpu = renderTiny("cpu", R"({"steps":2,"width":32,"height":32,"frames":5})");
