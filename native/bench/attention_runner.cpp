@@ -79,6 +79,7 @@ class DeviceRunner final : public AttentionRunner {
     backend.upload(op_.ropeCos, inputs_.ropeCos.data());
     backend.upload(op_.ropeSin, inputs_.ropeSin.data());
     held_ = backend.bytesInUse();
+    backend.restartPeaks();
   }
 
   Result run(const Call& call) override {

@@ -322,6 +322,16 @@ TEST(BenchOnADevice, ChecksAttentionByEitherKernelAgainstDouble) {
   EXPECT_FALSE(checkAttention(mistaken, {.plan = &plan, .rule = headGlobal(0.4f)}).holds());
 }
 
+TEST(BenchOnADevice, CountsOnlyWhatAttentionNeedsAsItsScratch) {
+  const auto backend = makeBackend("emulated", {Precision::BF16, 0, 0});
+  constexpr int64_t kBytes = 32 << 20;
+  backend->allocate(DType::U8, {kBytes});  // as a measurement before this one
+  const auto runner = runOnDevice(randomInputs({3, 6, 8}, 1, 16, DType::BF16), *backend);
+  runner->run({});
+  EXPECT_GT(runner->scratchBytes(), 0u);
+  EXPECT_LT(runner->scratchBytes(), static_cast<size_t>(kBytes) / 2);
+}
+
 TEST(BenchOnADevice, MeasuresAModelByTheSameCommand) {
   const Json result = benchModel(Json::parse(R"({"backend":"emulated","preset":"tiny","layers":1,"grid":[3,4,4],"precision":"bf16","repeats":1,"policies":["dense","vmoba-trained"]})"), ignore);
   EXPECT_EQ(result.stringOr("device", ""), "emulated");
