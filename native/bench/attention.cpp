@@ -70,6 +70,12 @@ Setting readSetting(const Json& options, int64_t tokens, const std::function<voi
   return s;
 }
 
+double densityOf(const Json& value, const char* option) {
+  const double density = value.asNumber(option);
+  if (!(density > 0 && density <= 1)) throw Error(ErrorCode::BadRequest, std::string(option) + " must be above 0 and at most 1", option);
+  return density;
+}
+
 AttentionInputs makeInputs(const std::string& kind, const Json& options, const Grid& grid, int32_t heads, int32_t headDim, DType dtype) {
   if (kind == "smooth") return smoothInputs(grid, heads, headDim, dtype);
   if (kind == "random") return randomInputs(grid, heads, headDim, dtype);
@@ -201,7 +207,10 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
   const auto heads = static_cast<int32_t>(std::clamp<int64_t>(options.integerOr("heads", 2), 1, 1024)), headDim = static_cast<int32_t>(std::clamp<int64_t>(options.integerOr("headDim", 128), 2, 1024) / 2 * 2);
   std::vector<double> densities;
   if (const Json* list = options.find("densities"); list != nullptr)
-    for (const Json& value : list->asArray("densities")) densities.push_back(value.asNumber("densities"));
+    for (const Json& value : list->asArray("densities")) densities.push_back(densityOf(value, "densities"));
+  const Json* exportDensity = options.find("exportDensity");
+  std::vector<double> exported = densities.empty() ? std::vector{0.25} : densities;
+  if (exportDensity != nullptr) exported = {densityOf(*exportDensity, "exportDensity")};
   std::vector<std::string> kinds;
   if (const Json* list = options.find("data"); list != nullptr) {
     for (const Json& value : list->asArray("data")) kinds.push_back(value.asString("data"));
@@ -214,13 +223,7 @@ Json benchAttention(const Json& options, const std::function<void(const Json&)>&
     if (kind == "captured" && options.find("model") == nullptr) throw Error(ErrorCode::BadRequest, "captured data need a model folder: model=resources/models/nano", "model");
   }
   Setting s = readSetting(options, grid.tokens(), progress);
-  if (!s.exportFolder.empty()) {
-    if (options.find("exportDensity") != nullptr) {
-      const double only = options.numberOr("exportDensity", 0);
-      if (!(only > 0 && only <= 1)) throw Error(ErrorCode::BadRequest, "exportDensity must be above 0 and at most 1", "exportDensity");
-      s.exported = {only};
-    } else s.exported = densities.empty() ? std::vector{0.25} : densities;
-  }
+  if (!s.exportFolder.empty()) s.exported = exported;
 
   Json rows(Json::Array{}), rivals(Json::Array{}), notes(Json::Array{}), checks(Json::Array{});
   bool accurate = true;

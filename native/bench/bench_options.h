@@ -20,7 +20,9 @@ inline Grid gridFromJson(const Json& value, const std::string& name) {
     if (extent < 1 || extent > 4096) throw Error(ErrorCode::BadRequest, name + " sides must be 1 to 4096", name);
     return static_cast<int32_t>(extent);
   };
-  return {side(0), side(1), side(2)};
+  const Grid grid{side(0), side(1), side(2)};
+  if (grid.tokens() > int64_t{1} << 24) throw Error(ErrorCode::BadRequest, name + " has more than 16 million tokens", name);
+  return grid;
 }
 
 inline Grid benchGrid(const Json& options, int64_t defaultTokens) {

@@ -120,6 +120,9 @@ TEST(BenchAttention, RefusesWhatItCannotMeasure) {
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["captured"]})"), ErrorCode::BadRequest);
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"data":["imagined"]})"), ErrorCode::BadRequest);
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"clock":"sundial"})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[4096,4096,4096]})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"densities":[0.5,2]})"), ErrorCode::BadRequest);
+  EXPECT_EQ(refusal(R"({"grid":[3,6,8],"exportDensity":0,"backend":"abacus"})"), ErrorCode::BadRequest);  // before the device is asked
   EXPECT_EQ(refusal(R"({"grid":[3,6,8],"instructionSet":"mmx"})"), ErrorCode::Unsupported);
 }
 
