@@ -175,7 +175,7 @@ export class Studio {
       core.notices.push(`The daily backup of the library could not be made. ${error.message}`);
     });
     const work = this.#options.work ?? true;
-    if (work) await core.downloads.goOn();
+    if (work) await core.downloads.goOnAsLeft();
     await core.queue.start(work);
   }
 

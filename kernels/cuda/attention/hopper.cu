@@ -3,7 +3,8 @@
 // Two other warpgroups of 64 query rows each consume them, in one unbroken line of tiles: while a warpgroup weighs the logits of one tile of
 // keys, the tensor cores multiply its previous weights with their values, also where the tile is the first of the next piece and the values
 // are the last of the piece before.
-// A block's last tile of keys has products of its own width, so that a block that does not fill its tiles wastes little.
+// A block's last tile of keys has products of its own width, so that a block that does not fill its tiles wastes little; in wide tiles, which
+// the blocks of common sizes fill, all products are alike.
 #include "kernels/cuda/attention/hopper_attend.h"
 #include "kernels/cuda/attention/hopper_fetch.h"
 

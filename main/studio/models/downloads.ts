@@ -53,7 +53,7 @@ export class Downloads {
     this.#options = options;
   }
 
-  /** Downloads that an earlier run of the studio left unfinished: paused until `goOn`. */
+  /** Downloads that an earlier run of the studio left unfinished: paused until `goOnAsLeft`. */
   async findUnfinished(): Promise<void> {
     const folders = await readdir(this.#options.library.paths.downloads).catch((): string[] => []);
     for (const entry of this.#options.catalogue) {
@@ -70,7 +70,7 @@ export class Downloads {
   }
 
   /** Goes on with what ran or waited when the studio ended; what somebody paused, and what failed, waits for them. */
-  async goOn(): Promise<void> {
+  async goOnAsLeft(): Promise<void> {
     const left = this.#options.catalogue.filter(({ id }) => this.#known.get(id)?.wasGoing);
     if (left.length === 0) return;
     const installed = new Set((await this.#options.library.models.list()).map((model) => model.id));
